@@ -1,0 +1,1 @@
+"""Label sets, the Cityscapes layout, augmentation, sampling and generated street scenes."""

@@ -1,0 +1,1 @@
+"""What differs between machines: ranks, cores, collectives, precision."""
