@@ -1,0 +1,1 @@
+"""UNet and HRNetV2, and the file format of a trained model."""
