@@ -1,0 +1,146 @@
+"""How ranks exchange tensors: gloo for control, and gloo or oneCCL for gradients.
+
+The default process group is always gloo: it has object collectives, barriers with a time-out and errors when a peer is
+gone, none of which oneCCL has on CPUs. Where oneCCL is used it carries the gradients, over a group of its own.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import importlib.util
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from segdist.config import ConfigError
+from segdist.runtime.quiet import STDOUT, held_back
+from segdist.runtime.ranks import Ranks
+
+BINDING = "oneccl_bindings_for_pytorch"
+INSTALL = (
+    'python -m pip install "oneccl-bind-pt==2.8.0" --extra-index-url URL, where URL is Intel\'s wheel index for CPUs '
+    "(it stands in the README of github.com/intel/torch-ccl)"
+)
+
+
+def choose_backend(wanted: str, world: int, ccl_installed: bool) -> tuple[str, str]:
+    """``("ccl" | "gloo" | "none", why)``; pure.
+
+    Raises:
+        ConfigError: for "ccl" without its binding, with the line that installs it.
+    """
+    if wanted == "ccl" and not ccl_installed:
+        raise ConfigError(f"--collectives ccl: {BINDING} is not installed; {INSTALL}")
+    if world == 1:
+        return "none", "a single rank"
+    if wanted == "auto":
+        return ("ccl", "oneCCL is installed") if ccl_installed else ("gloo", "oneCCL's binding is not installed")
+    return wanted, "asked for"
+
+
+def ccl_environment(environ: Mapping[str, str], interface: str, cores: int) -> dict[str, str]:
+    """The variables oneCCL needs beyond those the user set already; pure.
+
+    Raises:
+        ConfigError: for the MPI transport outside Intel MPI, where oneCCL would hang.
+    """
+    under_intel_mpi = "I_MPI_HYDRA_UUID" in environ
+    if environ.get("CCL_ATL_TRANSPORT") == "mpi" and not under_intel_mpi:
+        raise ConfigError(
+            "CCL_ATL_TRANSPORT=mpi: works under Intel MPI's mpirun only and hangs anywhere else; unset it, or set ofi"
+        )
+    wanted = {
+        "CCL_ATL_TRANSPORT": "mpi" if under_intel_mpi else "ofi",
+        "CCL_KVS_IFACE": interface,
+        "FI_TCP_IFACE": interface,
+    }
+    if cores == 1:
+        wanted["CCL_YIELD"] = "sched_yield"  # oneCCL's busy wait would hold the rank's only core
+    return {name: value for name, value in wanted.items() if name not in environ}
+
+
+def interface_to(address: str) -> str:
+    """Name of the network interface that routes to ``address`` (a host name or an IP address).
+
+    Raises:
+        ConfigError: where the name does not resolve or no interface has the route.
+    """
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # of a datagram socket: picks the route, sends nothing
+            own = probe.getsockname()[0]
+    except OSError as error:
+        raise ConfigError(f"MASTER_ADDR {address}: no route to it ({error}); give --interface NAME") from error
+    if own.startswith("127."):
+        own = "127.0.0.1"
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(entry.address == own for entry in addresses):
+            return name
+    raise ConfigError(f"MASTER_ADDR {address}: no interface has {own}; give --interface NAME")
+
+
+class Collectives:
+    """The operations the tasks need; with a single rank each is the identity and no process group is made.
+
+    Args:
+        ranks: who is asking.
+        wanted: "auto", "ccl" or "gloo".
+        interface: network interface, or "" for the one that routes to the first node.
+        timeout: seconds until an operation that a rank does not join is an error.
+    """
+
+    def __init__(self, ranks: Ranks, wanted: str, interface: str = "", timeout: int = 600) -> None:
+        self.ranks = ranks
+        self.backend, self.reason = choose_backend(wanted, ranks.world, importlib.util.find_spec(BINDING) is not None)
+        self.gradient_group: dist.ProcessGroup | None = None
+        self._timeout = datetime.timedelta(seconds=timeout)
+        if self.backend == "none":
+            return
+        master = ranks.master or os.environ.get("MASTER_ADDR", "")
+        if not master or "MASTER_PORT" not in os.environ:
+            raise ConfigError(
+                f"{ranks.world} ranks by {ranks.source}, but MASTER_ADDR and MASTER_PORT are not set; "
+                "set them to a host and a free port of the first node, or start with python -m segdist.launch"
+            )
+        interface = interface or interface_to(master)
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        if self.backend == "ccl":
+            os.environ.update(ccl_environment(os.environ, interface, torch.get_num_threads()))
+            importlib.import_module(BINDING)  # registers the backend
+        with held_back(STDOUT):  # gloo tells how many peers it is connected to, once per rank and group
+            dist.init_process_group("gloo", rank=ranks.rank, world_size=ranks.world, timeout=self._timeout)
+            dist.all_reduce(torch.zeros(1))
+        self.gradient_group = dist.group.WORLD
+        if self.backend == "ccl":
+            self.gradient_group = dist.new_group(backend="ccl", timeout=self._timeout)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Add ``tensor`` over all ranks, in place, on every rank."""
+        if self.backend != "none":
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, value: Any) -> list[Any]:
+        """The (picklable) values of all ranks, in their order, on every rank."""
+        if self.backend == "none":
+            return [value]
+        values: list[Any] = [None] * self.ranks.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        """Wait until every rank is here; an error after the time-out names those that are not (on rank 0)."""
+        if self.backend != "none":
+            dist.monitored_barrier(timeout=self._timeout, wait_all_ranks=True)
+
+    def close(self) -> None:
+        """Leave the process groups."""
+        if self.backend != "none":
+            dist.destroy_process_group()

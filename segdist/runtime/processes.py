@@ -1,0 +1,343 @@
+"""The processes of one launch: started, watched, stopped together, and gone at the end.
+
+:func:`run_ranks` starts the ranks it is given and waits for them; the first one that fails decides how the launch
+ended. No rank outlives the process that started it, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segdist.runtime.ranks import Ranks
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""Signals that are passed on to every rank; after the first two the ranks have the grace time to end."""
+
+STDOUT, STDERR = 1, 2
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class RankSpec:
+    """One rank before it is started: who it is, command, additions to the environment, its node's cores."""
+
+    ranks: Ranks
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    cores: tuple[int, ...]
+    log: Path
+
+    @property
+    def rank(self) -> int:
+        """Its number over all nodes."""
+        return self.ranks.rank
+
+
+def signal_name(number: int) -> str:
+    """``9`` is ``"SIGKILL"``; a real-time signal without a name is ``"signal 40"``."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+@dataclass(frozen=True)
+class RankEnd:
+    """How one rank ended: by itself with ``exit_code``, or by ``signal``.
+
+    ``late_after`` is the signal that asked the whole job to end, where the launcher killed the rank for not
+    heeding it.
+    """
+
+    spec: RankSpec
+    exit_code: int = 0
+    signal: int | None = None
+    late_after: int | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended in any way but with exit code 0."""
+        return self.signal is not None or self.exit_code != 0
+
+    def __str__(self) -> str:
+        if self.signal is None:
+            return f"rank {self.spec.rank} ended with exit code {self.exit_code}"
+        return f"rank {self.spec.rank} was killed by {signal_name(self.signal)}"
+
+
+@dataclass
+class Outcome:
+    """How the ranks ended, in that order, and the signal that stopped the job before any failed."""
+
+    ends: list[RankEnd] = field(default_factory=list)
+    stopped_by: int | None = None
+
+    @property
+    def failure(self) -> RankEnd | None:
+        """The rank that failed first, or None where all ended with exit code 0."""
+        return next((end for end in self.ends if end.failed), None)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or the first failing rank's exit code, or 128 + the signal that it died of or did not heed."""
+        failure = self.failure
+        if failure is None:
+            return 0
+        if failure.signal is None:
+            return failure.exit_code
+        return 128 + (failure.late_after or failure.signal)
+
+    def __str__(self) -> str:
+        text = str(self.failure or "every rank ended with exit code 0")
+        if self.stopped_by is not None:
+            text += f" after the launcher was sent {signal_name(self.stopped_by)}"
+        if self.failure is not None and self.failure.late_after is not None:
+            text += ", which the rank did not heed in time"
+        return text
+
+
+def run_ranks(specs: Sequence[RankSpec], grace: float) -> Outcome:
+    """Start every rank and wait for all of them; call it from the main thread.
+
+    When a rank fails, the others have ``grace`` seconds to end by themselves; then the nodes' process groups
+    get SIGTERM, and after another ``grace`` SIGKILL. A SIGTERM or SIGINT to this process goes to the ranks,
+    which then have ``grace`` seconds until SIGKILL; SIGUSR1 goes to them and nothing else follows. What the
+    ranks left running in their process groups is killed at the end, also where this function raises.
+
+    Raises:
+        OSError, subprocess.SubprocessError: where a rank cannot be started, or a log not written.
+    """
+    with _signals_as_bytes() as signals, selectors.DefaultSelector() as selector:
+        run = _Run(specs, grace, selector)
+        selector.register(signals, selectors.EVENT_READ, lambda: run.forward(os.read(signals, 4096)))
+        try:
+            run.start()
+            while run.waiting:
+                for key, _ in selector.select(run.seconds_to_next_step()):
+                    key.data()
+                run.collect()
+                run.escalate()
+        finally:
+            run.close()
+    return run.outcome
+
+
+@contextlib.contextmanager
+def _signals_as_bytes() -> Iterator[int]:
+    """A pipe into which the interpreter writes the number of each signal that arrives; its reading end.
+
+    A handler must be there for that, but all the work is done by who reads the pipe.
+    """
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    earlier = {number: signal.getsignal(number) for number in (*FORWARDED, signal.SIGCHLD)}
+    earlier_writer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        for number in earlier:
+            signal.signal(number, lambda *_: None)
+        yield reader
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(earlier_writer)
+        os.close(reader)
+        os.close(writer)
+
+
+class _Run:
+    """The processes of one launch.
+
+    Ended ranks stay zombies until :meth:`close`: so long, neither their process ids nor those of their groups
+    can be given to a stranger, and every kill here hits what it is meant for.
+    """
+
+    def __init__(self, specs: Sequence[RankSpec], grace: float, selector: selectors.BaseSelector) -> None:
+        self.outcome = Outcome()
+        self.waiting: dict[int, RankSpec] = {}
+        self._specs = specs
+        self._grace = grace
+        self._selector = selector
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._groups: dict[int, int] = {}
+        self._ladder: deque[tuple[float, signal.Signals]] = deque()
+        self._copy: _Copy | None = None
+        self._killed = False
+
+    def start(self) -> None:
+        """Start every rank; the first one of a node leads the node's process group."""
+        for spec in self._specs:
+            node = spec.ranks.node
+            with spec.log.open("wb", buffering=0) as log:
+                process = subprocess.Popen(
+                    spec.argv,
+                    env={**os.environ, **spec.environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE if spec.rank == 0 else log,
+                    stderr=subprocess.STDOUT,
+                    bufsize=0,
+                    preexec_fn=_before_exec(self._groups.get(node, 0), spec.cores),
+                )
+                self._processes.append(process)
+                self._groups.setdefault(node, process.pid)
+                self.waiting[process.pid] = spec
+                if process.stdout is not None:
+                    self._copy = _Copy(process.stdout.fileno(), os.dup(log.fileno()), self._selector)
+
+    def seconds_to_next_step(self) -> float | None:
+        """How long to wait for an event; None is without end."""
+        return max(0.0, self._ladder[0][0] - time.monotonic()) if self._ladder else None
+
+    def forward(self, numbers: bytes) -> None:
+        """Pass signals on to every rank (to the rank alone: its own children are its own affair)."""
+        for number in numbers:
+            if number not in FORWARDED:
+                continue
+            say(f"was sent {signal_name(number)}; passing it on to {self._running()}")
+            for pid in self.waiting:
+                os.kill(pid, number)
+            if number != signal.SIGUSR1:
+                self._stop(number)
+
+    def _stop(self, number: int) -> None:
+        kill_at = time.monotonic() + self._grace
+        if self._ladder:  # a failure, or an earlier signal, has set a time already
+            kill_at = min(kill_at, self._ladder[-1][0])
+        self._ladder = deque([(kill_at, signal.SIGKILL)])
+        if self.outcome.stopped_by is None and self.outcome.failure is None:
+            self.outcome.stopped_by = number
+
+    def collect(self) -> None:
+        """Record the ranks that have ended; at the first failure give the others their time.
+
+        Of ranks found ended at the same moment, those killed by a signal count as the earlier ones: a rank
+        that only lost its neighbour ends with an exit code.
+        """
+        ended = []
+        for pid, spec in self.waiting.items():
+            info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if info is None:
+                continue
+            if info.si_code == os.CLD_EXITED:
+                end = RankEnd(spec, exit_code=info.si_status)
+            else:
+                late = self._killed and info.si_status == signal.SIGKILL
+                end = RankEnd(spec, signal=info.si_status, late_after=self.outcome.stopped_by if late else None)
+            ended.append((pid, end))
+        had_failed = self.outcome.failure is not None
+        for pid, end in sorted(ended, key=lambda item: (item[1].signal is None, item[1].spec.rank)):
+            del self.waiting[pid]
+            self.outcome.ends.append(end)
+        failure = self.outcome.failure
+        stopping = bool(self._ladder) or self._killed
+        if failure is not None and not had_failed and self.waiting and not stopping:
+            now = time.monotonic()
+            say(f"{failure}; waiting {self._grace:g} s for {self._running()} to end")
+            self._ladder = deque([(now + self._grace, signal.SIGTERM), (now + 2 * self._grace, signal.SIGKILL)])
+
+    def escalate(self) -> None:
+        """Send the next signal to every node's process group once its time has come."""
+        while self.waiting and self._ladder and self._ladder[0][0] <= time.monotonic():
+            _, number = self._ladder.popleft()
+            say(f"{self._running()} did not end in time; sending {number.name}")
+            self._killed = number == signal.SIGKILL
+            for leader in self._groups.values():
+                os.killpg(leader, number)
+
+    def close(self) -> None:
+        """Kill what is left in the process groups, take rank 0's last output, and reap every rank."""
+        for leader in self._groups.values():
+            os.killpg(leader, signal.SIGKILL)
+        try:
+            if self._copy is not None:
+                self._copy.close()
+        finally:
+            for process in self._processes:
+                process.wait()
+                if process.stdout is not None:
+                    process.stdout.close()
+
+    def _running(self) -> str:
+        numbers = sorted(spec.rank for spec in self.waiting.values())
+        return f"rank{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}" if numbers else "no rank"
+
+
+class _Copy:
+    """Rank 0's output on its way from a pipe to its log and the launcher's stdout; all file descriptors."""
+
+    def __init__(self, pipe: int, log: int, selector: selectors.BaseSelector) -> None:
+        self._pipe = pipe
+        self._log = log
+        self._selector = selector
+        self._shown = True
+        os.set_blocking(pipe, False)
+        selector.register(pipe, selectors.EVENT_READ, self.move)
+
+    def move(self) -> bool:
+        """Move what is in the pipe; False where there is nothing."""
+        try:
+            data = os.read(self._pipe, 1 << 16)
+        except BlockingIOError:
+            return False
+        if not data:  # nobody holds the other end any more
+            if self._pipe in self._selector.get_map():
+                self._selector.unregister(self._pipe)
+            return False
+        write_all(self._log, data)
+        if self._shown and not write_all(STDOUT, data):
+            self._shown = False
+            say("nobody reads the output any more; rank 0 goes on, and its log has the rest")
+        return True
+
+    def close(self) -> None:
+        """Move what the rank left in the pipe, and close the log."""
+        try:
+            while self.move():
+                pass
+        finally:
+            os.close(self._log)
+
+
+def _before_exec(group: int, cores: Sequence[int]) -> Callable[[], None]:
+    """What a child does between fork and exec: join its node, take the node's cores, die with the launcher.
+
+    PR_SET_PDEATHSIG survives exec and is tied to the thread that forks, hence the main thread. The look-up of
+    prctl may take a lock, so it is done here, before the fork.
+    """
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
+    launcher = os.getpid()
+
+    def prepare() -> None:
+        if prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+        if os.getppid() != launcher:  # it died before prctl: nobody will be told
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.setpgid(0, group)
+        os.sched_setaffinity(0, cores)
+
+    return prepare
+
+
+def write_all(descriptor: int, data: bytes) -> bool:
+    """Write all of ``data``, past Python's buffers; False where the reader has gone."""
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except BrokenPipeError:
+        return False
+    return True
+
+
+def say(text: str) -> None:
+    """A line of the launcher's own on stderr."""
+    write_all(STDERR, f"segdist.launch: {text}\n".encode())
