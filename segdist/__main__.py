@@ -1,0 +1,49 @@
+"""``python -m segdist TASK``: one rank of a task.
+
+Before torch is loaded, the rank finds out who it is, pins itself to its cores and sets its thread counts; so this
+module imports the standard library only, and the task last.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from segdist.cli import USAGE_ERROR, parse, run_command
+from segdist.config import TASKS, ConfigError, TaskConfig
+from segdist.runtime.cores import claim_cores
+from segdist.runtime.ranks import RankError, detect_ranks
+
+_USAGE = f"usage: python -m segdist {{{','.join(TASKS)}}} [--help] [--config FILE] [options]"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one rank; returns its exit code (0 done, 2 bad input, 3 goal missed, 1 anything else)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(_USAGE + "\n" + (__doc__ or ""))
+        return 0
+    if not arguments or arguments[0] not in TASKS:
+        print(f"{_USAGE}\nerror: task {arguments[:1]}: known are {', '.join(TASKS)}", file=sys.stderr)
+        return USAGE_ERROR
+    task = arguments[0]
+    return run_command(lambda: run_rank(task, parse(TASKS[task], arguments[1:], f"python -m segdist {task}")))
+
+
+def run_rank(task: str, config: TaskConfig) -> int:
+    """Claim this rank's cores, then load torch and run the task."""
+    if not config.run:
+        raise ConfigError('--run "": must name the run folder; give for example --run runs/first')
+    try:
+        ranks = detect_ranks(os.environ)
+    except RankError as error:
+        raise ConfigError(str(error)) from error
+    cores = claim_cores(ranks.local_rank, ranks.local_world, config.runtime.threads)
+    from segdist.task import run_task
+
+    return run_task(task, config, ranks, cores)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

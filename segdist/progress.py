@@ -1,0 +1,55 @@
+"""Progress of long work: a bar on a terminal, plain lines in a log file; from rank 0 only."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+from tqdm import tqdm
+
+LINE_EVERY_S = 10.0
+
+
+class Progress:
+    """Counts up to ``total`` steps; use it as a context.
+
+    On a terminal it is a tqdm bar. Elsewhere it prints at most one line in ten seconds, and one at the end.
+    """
+
+    def __init__(self, what: str, total: int, shown: bool, stream: TextIO | None = None) -> None:
+        self.what = what
+        self.total = total
+        self.shown = shown
+        self.done = 0
+        self._stream = stream or sys.stdout
+        self._start = self._last = time.monotonic()
+        self._bar = tqdm(total=total, desc=what, file=self._stream) if shown and self._stream.isatty() else None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def step(self, note: str = "") -> None:
+        """One more is done; ``note`` is shown behind the count."""
+        self.to(self.done + 1, note)
+
+    def to(self, done: int, note: str = "") -> None:
+        """``done`` of them are done."""
+        if self._bar is not None:
+            self._bar.update(done - self.done)
+            self._bar.set_postfix_str(note, refresh=False)
+        self.done = done
+        now = time.monotonic()
+        if self.shown and self._bar is None and (now - self._last >= LINE_EVERY_S or done == self.total):
+            self._last = now
+            each = (now - self._start) / max(done, 1)
+            left = each * (self.total - done)
+            print(
+                f"{self.what}: {done}/{self.total}{', ' + note if note else ''}, {each:.2f} s each, {left:.0f} s left",
+                file=self._stream,
+                flush=True,
+            )
