@@ -1,0 +1,275 @@
+"""The report's pictures: charts as inline SVG whose colours follow the page's theme, overlays as data URIs.
+
+A chart is drawn once. Each colour is a placeholder that becomes a CSS variable in the text (``var(--ink)``),
+so one drawing reads well on light, on dark and on paper. Text stays text, in the page's own font. matplotlib
+is used through ``Figure`` objects: nothing here touches pyplot or its global state.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+
+COLORS = 6
+"""Net i has the colour ``var(--s{i % COLORS})``; light and dark values are in the template."""
+GLYPHS = "●■▲◆▼"
+"""Net i has this symbol too, as colour alone is not for everyone; 5 and 6 give 30 different pairs."""
+PICTURE_WIDTH = 512
+"""Overlays wider than this (pixels) are scaled down."""
+
+_MARKERS = "os^Dv"
+_ROLES = ("ink", "muted", "line", "paper", *(f"s{i}" for i in range(COLORS)))
+_PLACEHOLDERS = {role: f"#0301{number:02x}" for number, role in enumerate(_ROLES)}
+_WIDTH = 420  # SVG units; text of 11.5 units stays readable when a phone shows 370 of them per 420
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "segdist",
+    "text.parse_math": False,  # a class may be named "$"
+    "font.family": "DejaVu Sans",  # for measuring only; it ships with matplotlib
+    "font.size": 11.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.labelsize": 11.5,
+    "axes.edgecolor": _PLACEHOLDERS["line"],
+    "axes.labelcolor": _PLACEHOLDERS["muted"],
+    "text.color": _PLACEHOLDERS["ink"],
+    "xtick.color": _PLACEHOLDERS["line"],
+    "ytick.color": _PLACEHOLDERS["line"],
+    "xtick.labelcolor": _PLACEHOLDERS["muted"],
+    "ytick.labelcolor": _PLACEHOLDERS["muted"],
+    "grid.color": _PLACEHOLDERS["line"],
+    "grid.linewidth": 0.7,
+}
+
+
+class PictureError(ValueError):
+    """A picture that is missing or not whole. The message names the file."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: a value per epoch, None where there is none; ``net`` picks colour and symbol."""
+
+    net: int
+    epochs: Sequence[float]
+    values: Sequence[float | None]
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar per class: IoU in percent, None for a class that is neither in truth nor in prediction."""
+
+    net: int
+    values: Sequence[float | None]
+    tinted: bool = False
+
+
+def glyph(net: int) -> str:
+    """The symbol of net number ``net``."""
+    return GLYPHS[net % len(GLYPHS)]
+
+
+def line_chart(lines: Sequence[Line], unit: str, alt: str, top: float | None = None) -> str:
+    """Curves over epochs from 0 up; ``unit`` labels the y axis, ``top`` limits it. Returns an SVG element."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(260)
+        for line in lines:
+            color = _color(line.net)
+            values = [np.nan if value is None else value for value in line.values]
+            axes.plot(
+                line.epochs,
+                values,
+                color=color,
+                linewidth=1.8,
+                linestyle=(0, (2.2, 1.6)) if line.dashed else "solid",
+                marker=None if line.dashed and len(values) > 1 else _MARKERS[line.net % len(_MARKERS)],
+                markersize=4.5,
+                markeredgewidth=0,
+                markevery=max(1, len(values) // 10),
+            )
+        highest = max((v for line in lines for v in line.values if v is not None), default=1.0)
+        axes.set_ylim(0, min(highest * 1.08 or 1.0, top or np.inf))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.set_xlabel("epoch")
+        axes.set_title(unit, loc="left", fontsize=11.5, color=_PLACEHOLDERS["muted"])
+        axes.grid(axis="y")
+        axes.tick_params(length=0)
+        axes.spines["left"].set_visible(False)
+        return _svg(figure, alt)
+
+
+def bar_chart(classes: Sequence[str], bars: Sequence[Bar], alt: str) -> str:
+    """Horizontal bars of IoU from 0 to 100 %, grouped by class; "absent" where a class has no IoU."""
+    thickness, gap, margin = 9.0, 10.0, 42.0
+    group = max(thickness * len(bars), 12.0) + gap
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(group * len(classes) + margin)
+        for row, _ in enumerate(classes):
+            absent = [number for number, bar in enumerate(bars) if bar.values[row] is None]
+            spots = [(len(bars) - 1) / 2] if len(absent) == len(bars) else absent  # said once where it holds for all
+            for number in spots:
+                y = row * group + (number - (len(bars) - 1) / 2) * thickness
+                size = 11.5 if spots is not absent else 8.0
+                axes.text(1, y, "absent", fontsize=size, va="center", color=_PLACEHOLDERS["muted"])
+            for number, bar in enumerate(bars):
+                value = bar.values[row]
+                y = row * group + (number - (len(bars) - 1) / 2) * thickness
+                if value is None:
+                    continue
+                axes.barh(
+                    y,
+                    value,
+                    thickness - 1.6,
+                    color=(_color(bar.net), 0.3) if bar.tinted else _color(bar.net),
+                    edgecolor=_color(bar.net),
+                    linewidth=0.8,
+                )
+        axes.set_ylim(len(classes) * group - group / 2, -group / 2)
+        axes.set_yticks([row * group for row in range(len(classes))], [_short(name) for name in classes])
+        axes.tick_params(axis="y", length=0, labelcolor=_PLACEHOLDERS["ink"])
+        _percent_axis(axes)
+        axes.set_xlim(0, 100)
+        axes.set_xticks(range(0, 101, 25), ["0", "25", "50", "75", "100 %"])
+        return _svg(figure, alt)
+
+
+def trials_chart(
+    net: int, trials: Sequence[tuple[str, float]], baseline: float | None, goal: float | None, alt: str
+) -> str:
+    """mIoU in percent of each tuning trial (name, value) as a dot, beside the goal and the fp32 baseline."""
+    marks = [value for value in (baseline, goal) if value is not None]
+    low, high = min([*marks, *(v for _, v in trials)]), max([*marks, *(v for _, v in trials)])
+    room = max(high - low, 0.5)
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(26.0 * len(trials) + 74)
+        for row, (_, value) in enumerate(trials):
+            met = goal is None or value >= goal
+            axes.plot(
+                value,
+                row,
+                _MARKERS[net % len(_MARKERS)],
+                markersize=8,
+                color=_color(net),
+                markerfacecolor=_color(net) if met else _PLACEHOLDERS["paper"],
+                markeredgewidth=1.6,
+                zorder=3,
+            )
+        top = -0.75
+        if baseline is not None:
+            axes.axvline(baseline, color=_PLACEHOLDERS["muted"], linewidth=1)
+            axes.text(baseline, top, f" fp32 {baseline:.1f}", va="bottom", fontsize=10.5)
+        if goal is not None:
+            axes.axvline(goal, color=_PLACEHOLDERS["ink"], linewidth=1.2, linestyle=(0, (4, 2)))
+            axes.text(goal, top, f"goal {goal:.1f} ", va="bottom", ha="right", fontsize=10.5)
+        axes.set_xlim(low - room * 0.35, high + room * 0.35)
+        axes.set_ylim(len(trials) - 0.4, top)
+        axes.set_yticks(range(len(trials)), [_short(name) for name, _ in trials])
+        axes.tick_params(axis="y", length=0, labelcolor=_PLACEHOLDERS["ink"])
+        _percent_axis(axes)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.set_xlabel("mIoU, %")
+        return _svg(figure, alt)
+
+
+def picture(path: Path, width: int = PICTURE_WIDTH) -> str:
+    """A picture as a data URI: a palette PNG where it has at most 256 colours (labels), else a JPEG.
+
+    Raises:
+        PictureError: for a file that is missing or not a whole picture.
+    """
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise PictureError(f"{path}: cannot be read as a picture ({error}); copy the run folder again") from error
+    is_label = image.getcolors(256) is not None
+    if image.width > width:
+        size = (width, max(1, round(image.height * width / image.width)))
+        image = image.resize(size, Image.Resampling.NEAREST if is_label else Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    if is_label:
+        _with_palette(image).save(buffer, "PNG", optimize=True)
+        return _data_uri("image/png", buffer)
+    image.save(buffer, "JPEG", quality=88, optimize=True)
+    return _data_uri("image/jpeg", buffer)
+
+
+def _with_palette(image: Image.Image) -> Image.Image:
+    """The same RGB picture with a palette; exact, unlike a quantizer's, for up to 256 colours."""
+    codes = np.asarray(image).astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    palette = np.unique(codes)
+    result = Image.fromarray(np.searchsorted(palette, codes).astype(np.uint8))
+    result.putpalette(b"".join(int(code).to_bytes(3, "big") for code in palette))
+    return result
+
+
+def _data_uri(media_type: str, buffer: io.BytesIO) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _color(net: int) -> str:
+    return _PLACEHOLDERS[f"s{net % COLORS}"]
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH / 72, height / 72), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _short(name: str, length: int = 24) -> str:
+    """A tick's text; a longer one would leave no room for the bars, and stands whole in the table."""
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def _percent_axis(axes: Axes) -> None:
+    axes.grid(axis="x")
+    axes.tick_params(axis="x", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+
+
+def _svg(figure: Figure, alt: str) -> str:
+    """The figure as an SVG element for an HTML page: no prolog, no fonts, no ids but those it refers to."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's browser has the font
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
+    view = re.search(r'viewBox="[^"]*"', svg)
+    label = html.escape(alt, quote=True)
+    svg = re.sub(
+        r"<svg[^>]*>",
+        lambda _: f'<svg {view[0] if view else ""} role="img" aria-label="{label}">',
+        svg,
+        count=1,
+    )
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r"font: [^;\"<]*?([\d.]+px)[^;\"<]*", r"font-size: \1", svg)
+    svg = re.sub(r"font-family: [^;\"<]*;? ?", "", svg)
+    for role, placeholder in _PLACEHOLDERS.items():
+        svg = svg.replace(placeholder, f"var(--{role})")
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
+    svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)
+    unique = hashlib.sha256(svg.encode()).hexdigest()[:8]  # two charts of one page may share a shape
+    return re.sub(r'(url\(#| href="#| id=")', rf"\g<1>{unique}-", svg)
