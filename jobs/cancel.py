@@ -1,0 +1,131 @@
+"""``python -m jobs.cancel RUN``: end a job with all its processes, and say so in its results."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jobs.clusters.local import job_alive, job_processes
+from jobs.runner import write_failure, write_skipped
+from jobs.spec import Job
+from jobs.state import cancelled_text, the_run
+from segdist.cli import run_command
+from segdist.config import ConfigError
+from segdist.results import utc_now, write_json
+
+GRACE_S = 20.0
+_POLL_S = 0.1
+_KILL_S = 10.0
+
+
+def cancel(run: Path, grace_s: float = GRACE_S) -> None:
+    """Ask the job of a run to stop (TERM), end what is left after ``grace_s`` seconds (KILL), and record it.
+
+    A second call finds nothing to do, and says so.
+
+    Raises:
+        ConfigError: where the job belongs to another host or user, or outlives KILL.
+    """
+    state = the_run(run)
+    job, job_folder = state.job, state.job_folder
+    if state.alive is None and not state.ended:
+        raise ConfigError(f"{run}: job {job.id} runs on {job.host}; cancel it there")
+    living = [] if state.alive is None else job_processes(job.token)
+    open_steps = [step for step in state.own_steps if step.result is None]
+    if not state.alive and not living and not open_steps:
+        print(f"{run}: nothing to cancel, job {job.id} has ended")
+        return
+    if cancelled_text(job_folder) is None:
+        write_json(job_folder / "cancel.json", {"by": getpass.getuser(), "at": utc_now()})
+    if state.alive or living:
+        _end_processes(job, grace_s)
+    else:
+        print(f"job {job.id} was gone already")
+    _record(run)
+
+
+def _end_processes(job: Job, grace_s: float) -> None:
+    def gone() -> bool:
+        return not job_alive(job) and not job_processes(job.token)
+
+    # The head passes TERM on, so that each part can wind up those it started; without a head all are asked.
+    targets = [job.pid] if job_alive(job) else job_processes(job.token)
+    print(
+        f"job {job.id}: asked {_count(targets)} to stop (TERM), {_count(job_processes(job.token))} in all",
+        flush=True,
+    )
+    _signal(targets, signal.SIGTERM)
+    if not _wait(gone, grace_s):
+        left = job_processes(job.token)
+        print(f"job {job.id}: ended {_count(left)} that had not stopped after {grace_s:g} s (KILL)", flush=True)
+        deadline = time.monotonic() + _KILL_S
+        while not gone():
+            if time.monotonic() > deadline:
+                pids = " ".join(map(str, job_processes(job.token)))
+                raise ConfigError(f"job {job.id}: processes {pids} outlive KILL; look at them with ps")
+            _signal(job_processes(job.token), signal.SIGKILL)
+            _wait(gone, _POLL_S)
+
+
+def _count(pids: Sequence[int]) -> str:
+    return "1 process" if len(pids) == 1 else f"{len(pids)} processes"
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _signal(pids: Sequence[int], number: signal.Signals) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+        except PermissionError as error:
+            raise ConfigError(f"process {pid}: belongs to another user; ask its owner to cancel the job") from error
+
+
+def _record(run: Path) -> None:
+    """Write the results that the job could not write itself, and say how each step ended."""
+    state = the_run(run)
+    text = cancelled_text(state.job_folder) or "cancelled"
+    job = {"cluster": state.job.cluster, "id": state.job.id}
+    failure: str | None = None
+    for step in state.own_steps:
+        result = step.result
+        if result is None and failure is None:
+            result = write_failure(step.folder, text, job, step.started_at)
+        elif result is None:
+            result = write_skipped(step.folder, failure or text, job)
+        if result.status == "failed" and failure is None:
+            failure = f"{step.label} failed: {result.error}"
+        print(f"{step.label}: {result.status}" + (f": {result.error}" if result.error else ""))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        "python -m jobs.cancel", description="End a job with all its processes; its results say so."
+    )
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument(
+        "--grace", type=float, default=GRACE_S, metavar="SECONDS",
+        help=f"time between TERM and KILL (default: {GRACE_S:g})",
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    return run_command(lambda: cancel(args.run, args.grace))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

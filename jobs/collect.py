@@ -1,0 +1,237 @@
+"""``python -m jobs.collect RUNS…``: the results of many runs as one table, CSV, JSON or HTML report."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.runs import find_runs
+from jobs.state import RunState, StepState, read_run
+from jobs.table import as_number, format_table, number, shorten
+from segdist.cli import run_command
+from segdist.config import ConfigError
+from segdist.results import write_atomic
+
+TABLE_WIDTH = 120
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model at one input size; empty where it was not measured.
+
+    Latencies are ms per image (batch 1), ``size_mb`` is the model file, ``parameters_m`` in millions,
+    ``gmacs`` in 1e9 multiply-adds per image. ``speedup`` is the eager fp32 p50 of the same run and
+    size over this p50.
+    """
+
+    run: str
+    folder: str
+    step: str
+    status: str
+    model: str | None = None
+    precision: str | None = None
+    size: str | None = None
+    miou_pct: float | None = None
+    pixel_accuracy_pct: float | None = None
+    latency_ms_p50: float | None = None
+    latency_ms_p95: float | None = None
+    traced_latency_ms_p50: float | None = None
+    size_mb: float | None = None
+    parameters_m: float | None = None
+    gmacs: float | None = None
+    speedup: float | None = None
+    error: str | None = None
+
+
+def rows_of(run: RunState) -> list[Row]:
+    """The rows of a run: each evaluation at each size; where there is none, the last other step.
+
+    An evaluation that was not completed has one row, with its status and error.
+    """
+    evaluations = [step for step in run.steps if step.task == "evaluate"]
+    if evaluations:
+        rows = [row for step in evaluations for row in _evaluation_rows(run, step)]
+        return _with_speedup(rows)
+    steps = [step for step in run.steps if step.task in ("train", "quantize")]
+    if steps:
+        return [_step_row(run, steps[-1])]
+    return [Row(run.folder.name, str(run.folder.path), "–", "unknown", error=run.note or "holds no step")]
+
+
+def _evaluation_rows(run: RunState, step: StepState) -> list[Row]:
+    base = _step_row(run, step)
+    sizes = step.result.metrics.get("sizes") if step.result and step.state == "completed" else None
+    if not isinstance(sizes, dict) or not all(isinstance(values, dict) for values in sizes.values()):
+        error = base.error or ("result.json has no sizes" if step.state == "completed" else None)
+        return [dataclasses.replace(base, error=error)]
+    return [
+        dataclasses.replace(
+            base,
+            size=size,
+            miou_pct=_number(values, "miou_pct"),
+            pixel_accuracy_pct=_number(values, "pixel_accuracy_pct"),
+            latency_ms_p50=_number(values, "latency_ms_p50"),
+            latency_ms_p95=_number(values, "latency_ms_p95"),
+            traced_latency_ms_p50=_number(values, "traced_latency_ms_p50"),
+            gmacs=_number(values, "gmacs"),
+        )
+        for size, values in sizes.items()
+    ]
+
+
+def _step_row(run: RunState, step: StepState) -> Row:
+    metrics = step.result.metrics if step.result else {}
+    quantized = step.task == "quantize" or "int8" in step.name
+    return Row(
+        run=run.folder.name,
+        folder=str(run.folder.path),
+        step=step.step,
+        status=step.state,
+        model=_model(metrics) or _model_of(run),
+        precision=metrics.get("precision") or ("int8" if quantized else "fp32"),
+        miou_pct=_number(metrics, "miou_pct"),
+        pixel_accuracy_pct=_number(metrics, "pixel_accuracy_pct"),
+        size_mb=_number(metrics, "size_mb"),
+        parameters_m=_number(metrics, "parameters_m"),
+        error=step.error,
+    )
+
+
+def _model(metrics: dict[str, Any]) -> str | None:
+    model, width = metrics.get("model"), metrics.get("width")
+    return f"unet-{width}" if model == "unet" and width else model
+
+
+def _model_of(run: RunState) -> str | None:
+    """The model that the run's other steps name, in their results or else in the config of the training."""
+    for step in run.steps:
+        found = _model(step.result.metrics if step.result else {}) or _model(step.config_group("net"))
+        if found:
+            return found
+    return None
+
+
+def _number(values: dict[str, Any], key: str) -> float | None:
+    return as_number(values.get(key))
+
+
+def _with_speedup(rows: Sequence[Row]) -> list[Row]:
+    baseline: dict[str | None, float] = {}
+    for row in rows:
+        if row.precision == "fp32" and row.latency_ms_p50:
+            baseline.setdefault(row.size, row.latency_ms_p50)
+    return [
+        dataclasses.replace(row, speedup=baseline[row.size] / row.latency_ms_p50)
+        if row.latency_ms_p50 and row.size in baseline
+        else row
+        for row in rows
+    ]
+
+
+_HEAD = (
+    "run", "model", "prec.", "input", "mIoU\n%", "PA\n%", "p50\nms", "p95\nms", "traced\nms",
+    "file\nMB", "param.\nM", "GMACs", "speed\n-up", "status",
+)  # fmt: skip
+
+
+def text_table(rows: Sequence[Row], width: int = TABLE_WIDTH) -> str:
+    """The aligned table, with a legend; names of runs are shortened as far as ``width`` asks for it."""
+    longest = max(len(row.run) for row in rows)
+    while True:
+        cells = [_cells(row, longest) for row in rows]
+        table = format_table(_HEAD, cells, left=(0, 1, 2, 3, 13))
+        if longest <= 8 or max(map(len, table.splitlines())) <= width:
+            break
+        longest -= 1
+    return (
+        f"{table}\n\np50, p95: latency per image at batch 1; traced: p50 of the traced, frozen net\n"
+        "speed-up: p50 of eager fp32, same run and input, over p50"
+    )
+
+
+def _cells(row: Row, name: int) -> tuple[str, ...]:
+    return (
+        shorten(row.run, name),
+        row.model or "–",
+        row.precision or "–",
+        row.size or "–",
+        number(row.miou_pct, 2),
+        number(row.pixel_accuracy_pct, 2),
+        number(row.latency_ms_p50),
+        number(row.latency_ms_p95),
+        number(row.traced_latency_ms_p50),
+        number(row.size_mb),
+        number(row.parameters_m),
+        number(row.gmacs),
+        "–" if row.speedup is None else f"{row.speedup:.2f}×",
+        row.status,
+    )
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """The rows as CSV, a head line first; what was not measured is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in dataclasses.fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(row) for row in rows)
+    return text.getvalue()
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """The rows as a JSON list of objects; what was not measured is null."""
+    return json.dumps([dataclasses.asdict(row) for row in rows], indent=2, ensure_ascii=False) + "\n"
+
+
+def collect(runs: Sequence[Path], form: str, out: Path | None) -> None:
+    """Print or write the results of runs; what is amiss goes to stderr, a line each.
+
+    Raises:
+        ConfigError: where there is no run, or no place for the report.
+    """
+    if form == "html" and out is None:
+        raise ConfigError("--format html: needs a file; give --out report.html")
+    folders = find_runs(runs)
+    rows = [row for folder in folders for row in rows_of(read_run(folder))]
+    for row in rows:
+        if row.error:
+            print(
+                f"note: {row.folder}: {row.step} {row.status}: {row.error.strip().splitlines()[-1]}",
+                file=sys.stderr,
+            )
+    if form == "html" and out is not None:
+        from segdist.report import write_report
+
+        print(f"report: {write_report(folders, out)}")
+        return
+    text = {
+        "table": lambda: text_table(rows) + "\n",
+        "csv": lambda: as_csv(rows),
+        "json": lambda: as_json(rows),
+    }[form]()
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        write_atomic(out, text.encode())
+        print(f"{form}: {out}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser("python -m jobs.collect", description="The results of runs in one table.")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold them")
+    parser.add_argument("--format", choices=("table", "csv", "json", "html"), default="table", help="(default: table)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write here instead of printing")
+    args = parser.parse_args(argv)
+    return run_command(lambda: collect(args.runs, args.format, args.out))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""``python -m jobs.logs RUN [--step STEP] [--rank K] [--follow]``: what a rank has written."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from jobs.state import RunState, StepState, find_step, the_run
+from segdist.cli import run_command
+from segdist.config import ConfigError
+
+POLL_S = 0.3
+"""Seconds between two looks at the files on shared storage."""
+
+
+def current_step(run: RunState) -> StepState:
+    """The step that is running, else the one that failed, else the last that has begun, else the first."""
+    steps = run.own_steps
+    for state in ("running", "failed", "unknown"):
+        for step in steps:
+            if step.state == state:
+                return step
+    begun = [step for step in steps if step.state == "completed"]
+    return begun[-1] if begun else steps[0]
+
+
+def log_of(step: StepState, rank: int) -> Path:
+    """The log of a rank; rank 0's is the launcher's where the step ended before there were ranks.
+
+    Raises:
+        ConfigError: where there is none; the message lists what is there.
+    """
+    log = step.folder.rank_log(rank)
+    if log.exists():
+        return log
+    if rank == 0 and step.launcher_log.exists():
+        return step.launcher_log
+    there = sorted(path.name for path in step.folder.logs.glob("*.log"))
+    raise ConfigError(
+        f"--rank {rank}: {step.label} ({step.state}) has no log of that rank; "
+        f"in {step.folder.logs} there is {', '.join(there) or 'nothing yet'}"
+    )
+
+
+def follow(run: Path, out: TextIO, rank: int, first: str | None = None, only: str | None = None) -> RunState:
+    """Print a rank's output as it comes, step after step, until the job has ended.
+
+    Args:
+        first: the step to begin with; the job's first by default.
+        only: stop at the end of this step.
+    """
+    printed: dict[Path, int] = {}
+    while True:
+        state = the_run(run)  # before the logs: what was written before the end is printed
+        steps = state.own_steps if only is None else [find_step(state.steps, only)]
+        names = [step.step for step in steps]
+        for step in steps[names.index(first) if first else 0 :]:
+            over = step.result is not None or state.ended
+            log = step.folder.rank_log(rank)
+            if not log.exists() and rank == 0 and over:
+                log = step.launcher_log
+            if not log.exists():
+                continue
+            if log not in printed:
+                print(f"── {step.label} ──", file=out, flush=True)
+            printed[log] = _copy(log, printed.get(log, 0), out)
+        if state.ended or (only is not None and steps[0].result is not None):
+            return state
+        time.sleep(POLL_S)
+
+
+def _copy(log: Path, start: int, out: TextIO) -> int:
+    """Print a file from that byte on; return how far it went. A file that has become shorter begins anew."""
+    with log.open("rb") as file:
+        if log.stat().st_size < start:
+            start = 0
+        file.seek(start)
+        data = file.read()
+    whole = data.rfind(b"\n") + 1 or len(data)  # a character may be cut in the line that is being written
+    out.write(data[:whole].decode("utf-8", errors="replace"))
+    out.flush()
+    return start + whole
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser("python -m jobs.logs", description="Print the log of one rank of a run.")
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--step", help="train, evaluate/NAME, quantize or report (default: the one at work)")
+    parser.add_argument("--rank", type=int, default=0, help="rank, counted over all nodes (default: 0)")
+    parser.add_argument("--follow", action="store_true", help="go on until the job ends")
+    args = parser.parse_args(argv)
+
+    def body() -> None:
+        state = the_run(args.run)
+        step = find_step(state.steps, args.step) if args.step else current_step(state)
+        if args.follow and not state.ended:
+            only = step.step if args.step else None
+            follow(args.run, sys.stdout, args.rank, first=step.step, only=only)
+            return
+        text = log_of(step, args.rank).read_text(encoding="utf-8", errors="replace")
+        sys.stdout.write(text)
+        if step.state == "failed":
+            print(f"{step.label} failed: {step.last_error_line}; see {step.launcher_log}", file=sys.stderr)
+
+    try:
+        return run_command(body)
+    except KeyboardInterrupt:
+        print("stopped following; the job goes on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

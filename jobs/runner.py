@@ -1,0 +1,202 @@
+"""What runs inside the job: the steps of ``run.json`` in order, each a command of its own.
+
+Every step ends with a ``result.json``: its own, or where it left none, one written here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from jobs.clusters.local import TOKEN, die_with_parent, job_processes
+from jobs.spec import JobSpec, Step, read_spec
+from jobs.state import cancelled_text, launcher_log, seconds_between
+from segdist.results import Result, ResultError, RunFolder, Status, StepFolder, utc_now, write_json
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+
+
+class _Stop:
+    """Set by a signal that asks the job to stop; passes it on, as TERM, to the step at work."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number)
+        self.forward()
+
+    def forward(self) -> None:
+        """Tell the step, if there is one."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+
+def run_steps(run_folder: str) -> int:
+    """Run the steps of a run folder; a failed one skips those after it, but for the report.
+
+    Returns:
+        the exit code of the first step that failed, else 0. It is in the job's ``outcome.json`` too.
+    """
+    import submitit
+
+    environment = submitit.JobEnvironment()
+    if environment.cluster == "local":
+        die_with_parent(int(environment.job_id))
+    job = {"cluster": environment.cluster, "id": environment.job_id}
+    stop = _Stop()
+    for number in _STOP_SIGNALS:
+        signal.signal(number, stop)
+
+    run = RunFolder(run_folder)
+    spec = read_spec(run.run_json)
+    job_folder = run.path / spec.job.submitit_folder
+    codes: dict[str, int] = {}
+    failure: str | None = None
+    for step in spec.steps:
+        stopped = _why_stopped(job_folder, stop)
+        if stopped and failure is None:
+            codes[step.step] = 128 + signal.SIGTERM
+            failure = f"{step.label} failed: {write_failure(step.folder(run), stopped, job).error}"
+        elif failure and (step.task != "report" or stopped):
+            write_skipped(step.folder(run), failure, job)
+            print(f"{step.label}: skipped, because {failure}", flush=True)
+        else:
+            codes[step.step], error = _run_step(run, spec, step, job, stop)
+            if error is not None and failure is None:
+                failure = f"{step.label} failed: {error}"
+    code = next((code for code in codes.values() if code), 0)
+    write_json(job_folder / "outcome.json", {"exit_code": code, "steps": codes})
+    return code
+
+
+def _why_stopped(job_folder: Path, stop: _Stop) -> str | None:
+    return cancelled_text(job_folder) or (f"stopped by {stop.signal.name}" if stop.signal else None)
+
+
+def _run_step(run: RunFolder, spec: JobSpec, step: Step, job: dict[str, str], stop: _Stop) -> tuple[int, str | None]:
+    """Run one step to its end; return its exit code, and the error where it failed."""
+    folder = step.folder(run)
+    started = utc_now()
+    print(f"{step.label}: {shlex.join(step.command)}", flush=True)
+    code = _run_command(spec, step, launcher_log(folder), job, stop)
+    stopped = _why_stopped(run.path / spec.job.submitit_folder, stop) if stop.signal else None
+    error = conclude(folder, code, started, stopped, job)
+    if error is not None and code == 0:
+        code = 1
+    print(f"{step.label}: {'completed' if error is None else f'failed (exit code {code}): {error}'}", flush=True)
+    return code, error
+
+
+def _run_command(spec: JobSpec, step: Step, log: Path, job: dict[str, str], stop: _Stop) -> int:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("SUBMITIT_")}
+    environ |= {"SEGDIST_JOB_CLUSTER": job["cluster"], "SEGDIST_JOB_ID": job["id"]}
+    with log.open("ab", buffering=0) as output:
+        output.write(f"$ {shlex.join(step.command)}\n".encode())
+        process = subprocess.Popen(
+            step.command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=spec.cwd,
+            env=environ,
+            preexec_fn=_follow_into_death(os.getpid()),
+        )
+        stop.process = process
+        if stop.signal is not None:
+            stop.forward()
+        code = process.wait()
+        stop.process = None
+    if code < 0:
+        _kill_orphans()
+        return 128 - code
+    return code
+
+
+def _follow_into_death(parent: int) -> Callable[[], None]:
+    return lambda: die_with_parent(parent)
+
+
+def _kill_orphans() -> None:
+    """End what a killed launcher has left running."""
+    for pid in job_processes(os.environ[TOKEN]):
+        if pid != os.getppid():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def conclude(folder: StepFolder, code: int, started: str, stopped: str | None, job: dict[str, str]) -> str | None:
+    """Hold a step's exit code against its result.json, and write or mend that where they differ.
+
+    Args:
+        code: the exit code of the step's command.
+        stopped: why the job was stopped, if it was.
+
+    Returns:
+        the error of a step that failed, else None.
+    """
+    try:
+        result: Result | None = folder.read_result()
+        unreadable = None
+    except ResultError as error:
+        result, unreadable = None, str(error)
+    if code == 0 and not stopped:
+        if result is not None:
+            return None
+        if folder.task == "report":
+            return write_end(folder, "completed", None, job, started).error
+        return write_failure(folder, f"exit code 0, but {unreadable}", job, started).error
+    if result is not None and result.status == "failed" and result.error and not stopped:
+        return result.error
+    if result is not None and result.status == "completed" and code == 0:
+        return None
+    reason = stopped or f"exit code {code}: {_last_line(launcher_log(folder))}"
+    return write_failure(folder, reason, job, started).error
+
+
+def write_failure(folder: StepFolder, error: str, job: dict[str, str], started: str | None = None) -> Result:
+    """Write that a step failed; what its own result said is kept."""
+    return write_end(folder, "failed", error, job, started)
+
+
+def write_skipped(folder: StepFolder, why: str, job: dict[str, str]) -> Result:
+    """Write that a step was skipped."""
+    return write_end(folder, "skipped", why, job, None)
+
+
+def write_end(
+    folder: StepFolder, status: Status, error: str | None, job: dict[str, str], started: str | None
+) -> Result:
+    """Write a step's ``result.json`` on its behalf; of one that is there, the rest is kept."""
+    now = utc_now()
+    try:
+        result = folder.read_result()
+    except ResultError:
+        result = Result(folder.task, folder.name, "failed", started or now)
+    log = launcher_log(folder)
+    result = dataclasses.replace(
+        result,
+        status=status,
+        error=error,
+        ended_at=now,
+        elapsed_s=seconds_between(result.started_at, now),
+        log=result.log or (str(log) if log.exists() else None),
+        job=job,
+    )
+    folder.write_result(result)
+    return result
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no output"

@@ -1,0 +1,93 @@
+"""``python -m jobs.status [RUN…]``: one line a step: its state, epoch, score and time."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.runs import find_runs
+from jobs.state import RunState, StepState, read_run
+from jobs.table import as_number, duration, format_table, number
+from segdist.cli import run_command
+
+_HEAD = ("run", "step", "state", "epoch", "val loss", "mIoU %", "elapsed", "")
+
+
+def step_values(run: RunState, step: StepState) -> dict[str, Any]:
+    """One step as plain values; the score is that of the last epoch while training, else the result's."""
+    metrics = step.result.metrics if step.result else {}
+    return {
+        "run": run.folder.name,
+        "folder": str(run.folder.path),
+        "step": step.step,
+        "state": step.state,
+        "epoch": as_number(step.progress.get("epoch")),
+        "epochs": step.config_group("training").get("epochs"),
+        "val_loss": as_number(step.progress.get("val_loss")),
+        "miou_pct": as_number(step.progress.get("miou_pct", metrics.get("miou_pct"))),
+        "elapsed_s": step.elapsed_s,
+        "error": step.error,
+        "job": run.spec.job.id if run.spec else None,
+        "host": run.spec.job.host if run.spec else None,
+    }
+
+
+def status_table(runs: Sequence[RunState]) -> str:
+    """The table that is printed; a run's name stands on its first line only."""
+    rows = []
+    for run in runs:
+        for index, step in enumerate(run.steps):
+            values = step_values(run, step)
+            epoch = values["epoch"]
+            rows.append(
+                (
+                    run.folder.name if index == 0 else "",
+                    step.label,
+                    step.state,
+                    f"{epoch}/{values['epochs'] or '?'}" if epoch is not None else "–",
+                    number(values["val_loss"], 3),
+                    number(values["miou_pct"]),
+                    duration(step.elapsed_s),
+                    step.last_error_line,
+                )
+            )
+        if not run.steps:
+            rows.append((run.folder.name, "–", "unknown", "–", "–", "–", "–", run.note))
+    return format_table(_HEAD, rows, left=(0, 1, 2, 7))
+
+
+def outcome(step: StepState) -> str:
+    """One line on how a step ended: ``evaluate int8: skipped: quantize failed: …``."""
+    after = f" after {duration(step.elapsed_s)}" if step.elapsed_s else ""
+    return f"{step.label}: {step.state}{after}" + (f": {step.last_error_line}" if step.error else "")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser("python -m jobs.status", description="The state of runs, from their folders.")
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        type=Path,
+        default=[Path("runs")],
+        help="run folders, or folders that hold them (runs)",
+    )
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="(default: table)")
+    args = parser.parse_args(argv)
+
+    def body() -> None:
+        runs = [read_run(path) for path in find_runs(args.runs)]
+        if args.format == "json":
+            print(json.dumps([step_values(run, step) for run in runs for step in run.steps], indent=2))
+        else:
+            print(status_table(runs))
+
+    return run_command(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Rows of many runs: whole ones, failed ones, half-copied and foreign ones."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.collect import main
+from segdist.results import Result, RunFolder, Status, write_json
+
+NOW = "2026-01-31T12:00:00Z"
+
+
+def write(
+    run: Path, task: str, name: str, status: Status = "completed", error: str | None = None, **metrics: Any
+) -> None:
+    """A result of one step."""
+    folder = RunFolder(run).step(task, name)
+    folder.write_result(Result(task, folder.name, status, NOW, NOW, 1.0, error, metrics=metrics))
+
+
+def size(p50: float, traced: float | None = None) -> dict[str, float | None]:
+    """What an evaluation says of one size."""
+    values = {
+        "loss": 0.4,
+        "miou_pct": 55.123,
+        "pixel_accuracy_pct": 91.5,
+        "latency_ms_p50": p50,
+        "latency_ms_p95": p50 * 1.1,
+        "gmacs": 12.34,
+    }
+    return values | ({"traced_latency_ms_p50": traced} if traced else {})
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A whole pipeline, a failed one, a training, a half-copied run and a foreign folder."""
+    monkeypatch.chdir(tmp_path)
+    net = {"model": "unet", "width": 16, "parameters_m": 1.94}
+    whole = tmp_path / "runs" / "demo" / "unet"
+    write(whole, "train", "train", **net, miou_pct=56.0)
+    fp32 = {"256x512": size(100.0, 80.0), "512x1024": size(400.0, 310.0)}
+    int8 = {"256x512": size(40.0), "512x1024": size(160.0)}
+    write(whole, "evaluate", "fp32", **net, precision="fp32", size_mb=7.8, sizes=fp32)
+    write(whole, "quantize", "quantize", **net, precision="int8", miou_pct=54.9)
+    write(whole, "evaluate", "int8", **net, precision="int8", size_mb=2.1, sizes=int8)
+    failed = tmp_path / "runs" / "hrnetv2_w18-20260131-120000-with-a-rather-long-name"
+    net = {"model": "hrnetv2_w18", "width": 16, "parameters_m": 9.6}
+    write(failed, "train", "train", **net)
+    write(failed, "evaluate", "fp32", **net, precision="fp32", size_mb=39.0, sizes={"256x512": size(500.0)})
+    write(failed, "quantize", "quantize", "failed", "MISSED the goal")
+    write(failed, "evaluate", "int8", "skipped", "quantize failed: MISSED the goal")
+    write(tmp_path / "runs" / "only-train", "train", "train", model="unet", width=64, miou_pct=60.25)
+    half = RunFolder(tmp_path / "runs" / "half").step("evaluate", "fp32")
+    write_json(half.config_json, {"run": "half"})
+    half.result_json.write_text('{"schema')
+    (tmp_path / "runs" / "foreign" / "train").mkdir(parents=True)
+    (tmp_path / "runs" / "foreign" / "train" / "cat.png").write_bytes(b"")
+    return tmp_path / "runs"
+
+
+def test_the_table(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == Path(__file__).with_name("collect_table.txt").read_text()
+    assert max(map(len, shown.out.splitlines())) <= 120
+    assert shown.err.splitlines() == [
+        "note: runs/half: evaluate/fp32 unknown: runs/half/evaluate/fp32/result.json: cannot be read as JSON "
+        "(Unterminated string starting at: line 1 column 2 (char 1)); copy the run folder again",
+        "note: runs/hrnetv2_w18-20260131-120000-with-a-rather-long-name: evaluate/int8 skipped: "
+        "quantize failed: MISSED the goal",
+    ]
+
+
+def test_json_has_types_and_the_speed_up_is_over_fp32_of_the_same_size(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs/demo", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(r["precision"], r["size"], r["speedup"], r["traced_latency_ms_p50"]) for r in rows] == [
+        ("fp32", "256x512", 1.0, 80.0),
+        ("fp32", "512x1024", 1.0, 310.0),
+        ("int8", "256x512", 2.5, None),
+        ("int8", "512x1024", 2.5, None),
+    ]
+    assert rows[0]["folder"] == "runs/demo/unet"
+    assert (rows[0]["model"], rows[0]["size_mb"], rows[0]["parameters_m"]) == ("unet-16", 7.8, 1.94)
+
+
+def test_csv_goes_to_a_file(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "--format", "csv", "--out", "rows.csv"]) == 0
+    assert capsys.readouterr().out == "csv: rows.csv\n"
+    rows = list(csv.DictReader(io.StringIO(Path("rows.csv").read_text())))
+    assert [row["status"] for row in rows] == [
+        *["completed"] * 4,
+        "unknown",
+        "completed",
+        "skipped",
+        "completed",
+    ]
+    assert (rows[0]["latency_ms_p50"], rows[6]["latency_ms_p50"]) == ("100.0", "")
+    assert rows[6]["model"] == "hrnetv2_w18"
+
+
+def test_html_is_the_report_of_all_runs(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[Path]] = []
+
+    def write_report(folders: Sequence[Path], out: Path) -> Path:
+        asked.append(list(folders))
+        return out
+
+    monkeypatch.setitem(sys.modules, "segdist.report", types.SimpleNamespace(write_report=write_report))
+    assert main(["runs/demo", "runs/only-train", "--format", "html", "--out", "page.html"]) == 0
+    assert asked == [[Path("runs/demo/unet"), Path("runs/only-train")]]
+    assert capsys.readouterr().out == "report: page.html\n"
+    assert main(["runs/demo", "--format", "html"]) == 2
+    assert capsys.readouterr().err == "error: --format html: needs a file; give --out report.html\n"
+
+
+def test_nothing_found_names_the_folder(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs/foreign"]) == 2
+    assert capsys.readouterr().err == ("error: runs/foreign: holds no run; give a run folder, or one that holds runs\n")
+
+
+def test_values_of_another_kind_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(
+        Path("a"),
+        "evaluate",
+        "fp32",
+        size_mb="big",
+        sizes={"256x512": {"latency_ms_p50": None, "gmacs": True}},
+    )
+    write(Path("b"), "evaluate", "fp32", sizes=["256x512"])
+    write(Path("c"), "evaluate", "fp32", sizes={"256x512": 3})
+    write(Path("d"), "train", "train")
+    values = json.loads(Path("d/train/result.json").read_text())
+    write_json(Path("d/train/result.json"), values | {"metrics": None})
+    write_json(Path("d/train/config.json"), {"net": "unet"})
+    assert main(["a", "b", "c", "d", "--format", "json"]) == 0
+    shown = capsys.readouterr()
+    assert [(row["size"], row["size_mb"], row["gmacs"]) for row in json.loads(shown.out)] == [
+        ("256x512", None, None),
+        (None, None, None),
+        (None, None, None),
+        (None, None, None),
+    ]
+    assert "d/train/result.json: metrics is of another kind; copy the run folder again" in shown.err
+    assert shown.err.count("evaluate/fp32 completed: result.json has no sizes") == 2

@@ -1,0 +1,296 @@
+"""What jobs.submit prints and refuses; nothing here starts a job."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.clusters import choose_cluster
+from jobs.clusters.local import this_process
+from jobs.spec import Commands
+from jobs.submit import main
+from segdist.config import ConfigError, TrainConfig
+from segdist.results import Result, RunFolder
+
+from .conftest import write_run
+
+COMMANDS = Commands(("launch",), ("report",))
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """What a refused submission says, on one line; asserts exit code 2 and that nothing was written."""
+    before = sorted(Path().rglob("*"))
+    try:
+        code: object = main(argv, COMMANDS)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert sorted(Path().rglob("*")) == before
+    return " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().err).split())
+
+
+# --- help ---------------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_task_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"], COMMANDS) == 0
+    text = capsys.readouterr().out
+    for task in ("train", "evaluate", "quantize", "pipeline"):
+        assert re.search(rf"^  {task} +\w.{{30,}}$", text, re.MULTILINE)
+    assert max(map(len, text.splitlines())) <= 110
+
+
+def test_help_of_a_task_has_the_resources_under_their_own_heading(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"], COMMANDS)
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    options = text[text.index("resources options") :]
+    for option in (
+        "--cluster {auto,local,slurm,pbs}",
+        "--nodes INT",
+        "--ranks-per-node INT",
+        "--wait",
+        "--dry-run",
+    ):
+        assert option in options
+    assert "(default: 1)" in options
+
+
+def test_neither_torch_nor_numpy_nor_submitit_is_loaded_to_parse_check_and_print() -> None:
+    code = (
+        "import sys, jobs.submit, jobs.status, jobs.logs, jobs.cancel, jobs.collect\n"
+        "assert jobs.submit.main(['pipeline', '--cluster', 'local', '--dry-run']) == 0\n"
+        "print('loaded:', sorted({'torch', 'numpy', 'submitit', 'PIL', 'matplotlib'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+# --- the dry run --------------------------------------------------------------------------------------------
+
+DRY_RUN = """\
+cluster: local (neither sbatch nor qsub is on PATH)
+run:     runs/first
+steps:   train
+  train (2 nodes x 2 ranks)
+    launch --nodes 2 --ranks-per-node 2 train --config runs/first/train/config.json
+
+train/config.json
+{
+  "run": "runs/first",
+  "overwrite": false,
+  "dataset": {"data": "scenes", "labels": "street13", "check": "full", "workers": 2},
+  "net": {"model": "unet", "width": 32, "pretrained": null},
+  "training": {TRAINING},
+  "runtime": {RUNTIME}
+}
+
+dry run: nothing was written or started
+"""
+
+
+def test_the_dry_run_prints_all_of_it_and_touches_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = [
+        "train",
+        "--run",
+        "runs/first",
+        "--width",
+        "32",
+        "--nodes",
+        "2",
+        "--ranks-per-node",
+        "2",
+        "--dry-run",
+    ]
+    assert main(argv, COMMANDS) == 0
+    plain = dataclasses.asdict(TrainConfig())
+    expected = DRY_RUN.replace("{TRAINING}", json.dumps(plain["training"]))
+    assert capsys.readouterr().out == expected.replace("{RUNTIME}", json.dumps(plain["runtime"]))
+    assert list(Path().iterdir()) == []
+
+
+def test_a_pipeline_has_five_steps_and_quantizes_in_one_process(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pipeline", "--run", "r", "--nodes", "4", "--dry-run"], COMMANDS) == 0
+    text = capsys.readouterr().out
+    assert "steps:   train → evaluate fp32 → quantize → evaluate int8 → report\n" in text
+    assert "  quantize (1 node x 1 rank, always in one process)\n" in text
+    commands = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    assert commands == [
+        "launch --nodes 4 --ranks-per-node 1 train --config r/train/config.json",
+        "launch --nodes 4 --ranks-per-node 1 evaluate --config r/evaluate/fp32/config.json",
+        "launch --nodes 1 --ranks-per-node 1 quantize --config r/quantize/config.json",
+        "launch --nodes 4 --ranks-per-node 1 evaluate --config r/evaluate/int8/config.json",
+        "report r --format html --out r/report.html",
+    ]
+    assert '"weights": "r/quantize/model_int8.torchscript"' in text
+
+
+def test_a_config_file_has_a_table_of_resources(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("job.toml").write_text("[resources]\nnodes = 3\nranks_per_node = 2\n[training]\nepochs = 7\n")
+    argv = ["train", "--config", "job.toml", "--ranks-per-node", "1", "--dry-run", "--run", "r"]
+    assert main(argv, COMMANDS) == 0
+    text = capsys.readouterr().out
+    assert "train (3 nodes x 1 rank)" in text
+    assert '"epochs": 7' in text
+
+
+def test_an_unknown_key_of_the_file_is_refused_with_the_known_ones(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("job.toml").write_text("[resources]\nnode = 3\n")
+    assert refusal(capsys, "train", "--config", "job.toml") == (
+        "error: job.toml: unknown key 'node' in [resources]; known here: cluster, nodes, ranks_per_node, wait, dry_run"
+    )
+
+
+def test_a_run_has_a_name_of_its_own_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--model", "hrnetv2_w18", "--dry-run"], COMMANDS) == 0
+    assert re.search(r"^run:     runs/hrnetv2_w18-\d{8}-\d{6}$", capsys.readouterr().out, re.MULTILINE)
+
+
+# --- what is refused ----------------------------------------------------------------------------------------
+
+
+def test_a_wrong_task_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(capsys, "trian", "--nodes", "2") == (
+        "error: task 'trian': is not known; give one of train, evaluate, quantize, pipeline as the first word"
+    )
+
+
+def test_no_task_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(capsys).startswith("usage: python -m jobs.submit TASK")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("train --nodes 0", "--nodes 0: must be at least 1; give 1 or more"),
+        ("evaluate --ranks-per-node -1", "--ranks-per-node -1: must be at least 1; give 1 or more"),
+        (
+            "train --batch 3 --nodes 2 --ranks-per-node 2",
+            "--batch 3: must be at least the number of ranks, 4 (--nodes 2 x --ranks-per-node 2); "
+            "give --batch 4 or more, or fewer ranks",
+        ),
+        (
+            "pipeline --batch 1 --nodes 2",
+            "--batch 1: must be at least the number of ranks, 2 (--nodes 2 x --ranks-per-node 1); "
+            "give --batch 2 or more, or fewer ranks",
+        ),
+        ("train --crop 512x1024", "--crop 512x1024: is larger than the training images (256x512); give"),
+        ("train --labels nowhere.toml", "nowhere.toml"),
+        ("train --data nowhere", "--data must be the Cityscapes root"),
+        ("train --colour red", "Unrecognized options: --colour"),
+        (
+            "evaluate",
+            'error: --run "": evaluate needs a run with a trained model; give --run RUN, or --weights FILE',
+        ),
+        (
+            "quantize --run nowhere",
+            "error: --run nowhere: there is no such run folder; give the run of a training, or --weights FILE",
+        ),
+        (
+            "evaluate --weights nowhere.pt",
+            "error: --weights nowhere.pt: is no file; give the path of a model.pt",
+        ),
+        (
+            "train --cluster slurm",
+            "error: --cluster slurm: Slurm submission is not part of this version; "
+            "use --cluster local, or the job scripts in slurm/",
+        ),
+        (
+            "train --cluster pbs --dry-run",
+            "error: --cluster pbs: PBS submission is not part of this version; "
+            "use --cluster local, or the job scripts in pbs/",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(capsys: pytest.CaptureFixture[str], argv: str, message: str) -> None:
+    assert message in refusal(capsys, *argv.split())
+
+
+def test_a_run_without_a_model_cannot_be_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("r").mkdir()
+    assert refusal(capsys, "evaluate", "--run", "r") == (
+        "error: --run r: has no train/model.pt; train there first, or give --weights FILE"
+    )
+
+
+def test_a_result_is_not_lost_without_overwrite(capsys: pytest.CaptureFixture[str]) -> None:
+    RunFolder("r").step("train").write_result(Result("train", "train", "completed", "2026-01-31T12:00:00Z"))
+    assert refusal(capsys, "train", "--run", "r") == (
+        "error: r/train/result.json: train has a result already; give --overwrite to replace it, or another --run"
+    )
+    assert main(["train", "--run", "r", "--overwrite", "--dry-run"], COMMANDS) == 0
+
+
+def test_a_run_at_work_is_refused_with_its_holder(capsys: pytest.CaptureFixture[str]) -> None:
+    pid, started = this_process()
+    write_run("r", socket.gethostname(), pid, started)
+    assert refusal(capsys, "train", "--run", "r", "--overwrite") == (
+        f"error: --run r: job 77 (pid {pid} on {socket.gethostname()}) is at work in it; wait for it, "
+        "end it with python -m jobs.cancel r, or give another --run"
+    )
+
+
+def test_a_run_of_another_host_is_refused_unless_it_has_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    write_run("r", "node7.example", 1, "")
+    assert refusal(capsys, "train", "--run", "r") == (
+        "error: --run r: job 77 (pid 1 on node7.example) may be at work in it; "
+        "submit from node7.example, or give another --run"
+    )
+    RunFolder("r").step("train").write_result(Result("train", "train", "completed", "2026-01-31T12:00:00Z"))
+    assert main(["train", "--run", "r", "--overwrite", "--dry-run"], COMMANDS) == 0
+
+
+def test_a_pid_that_was_given_to_another_process_does_not_hold_a_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pid, started = this_process()
+    write_run("r", socket.gethostname(), pid, started + "0")
+    assert main(["train", "--run", "r", "--dry-run"], COMMANDS) == 0
+
+
+def test_a_file_is_no_run_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("r").write_text("")
+    assert refusal(capsys, "train", "--run", "r") == "error: --run r: is no folder; give another name"
+
+
+def test_a_run_json_that_is_not_whole_is_not_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("r").mkdir()
+    Path("r/run.json").write_text('{"schema_version": 1, "st')
+    assert "r/run.json: cannot be read as JSON" in refusal(capsys, "train", "--run", "r")
+
+
+# --- which cluster ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("found", "name"), [("sbatch", "Slurm"), ("qsub", "PBS")])
+def test_auto_on_a_cluster_says_what_it_found(found: str, name: str) -> None:
+    def which(command: str) -> str | None:
+        return command if command == found else None
+
+    with pytest.raises(ConfigError) as refused:
+        choose_cluster("auto", which)
+    assert str(refused.value) == (
+        f"--cluster auto ({found} is on PATH): {name} submission is not part of this version; "
+        f"use --cluster local, or the job scripts in {name.lower()}/"
+    )
+    assert choose_cluster("local", which) == ("local", "asked for")
+
+
+def test_auto_elsewhere_is_this_machine() -> None:
+    assert choose_cluster("auto", lambda command: None) == ("local", "neither sbatch nor qsub is on PATH")
