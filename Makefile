@@ -20,10 +20,10 @@ $(READY): pyproject.toml
 	touch $@
 
 # Both nets at small sizes: 12 minutes on 2 cores. The scenes are 256x512; the nets see them at half of that.
-DEMO_OPTIONS = --data $(DEMO)/scenes --ranks-per-node 2 --wait --overwrite --workers 0 \
+DEMO_OPTIONS = --cluster local --data $(DEMO)/scenes --ranks-per-node 2 --wait --overwrite --workers 0 \
   --crop 128x256 --scale-min 0.45 --scale-max 0.8 --val-size 128x256 --class-balance 0.4 \
   --optimizer adamw --weight-decay 0.01 --batch 4 \
-  --sizes 128x256 --size 128x256 --calibration-images 32 --accuracy-drop 0.01 --relative
+  --sizes 128x256 --tuning-size 128x256 --calibration-images 32 --accuracy-drop 0.01 --relative
 
 demo: $(READY)
 	$(BIN)/python -m segdist.data.scenes --out $(DEMO)/scenes --train 64 --val 16 --size 256x512 --seed 0
@@ -46,4 +46,4 @@ test: lint
 	$(BIN)/python -m pytest
 
 bench: $(READY)
-	$(BIN)/python -m pytest tests/benchmarks --benchmark
+	$(BIN)/python -m pytest -q -s tests/benchmarks/bench_*.py

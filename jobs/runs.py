@@ -6,18 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from segdist.config import ConfigError
-from segdist.results import RunFolder
+from segdist.results import is_run_folder
 
 SEARCH_DEPTH = 3
 """Folder levels below the one given in which runs are looked for."""
-
-
-def is_run(path: Path) -> bool:
-    """Whether a folder holds a run of ours: a run.json, or a step with its config or result."""
-    run = RunFolder(path)
-    return run.run_json.is_file() or any(
-        step.result_json.is_file() or step.config_json.is_file() for step in run.steps()
-    )
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
@@ -39,7 +31,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
 
 def _search(path: Path, depth: int) -> Iterator[Path]:
     try:
-        if is_run(path):
+        if is_run_folder(path):
             yield path
         elif depth > 0:
             for child in sorted(path.iterdir()):

@@ -184,7 +184,7 @@ class QuantizationConfig:
     """Validation images on which every trial is scored; 0 takes all."""
     max_trials: int = 10
     """Configurations tried at the most before giving up."""
-    size: str = "512x1024"
+    tuning_size: str = "512x1024"
     """Input size for calibration and scoring, HEIGHTxWIDTH in pixels."""
 
     def __post_init__(self) -> None:
@@ -195,7 +195,7 @@ class QuantizationConfig:
         _at_least("calibration-images", self.calibration_images, 1)
         _at_least("tuning-images", self.tuning_images, 0)
         _at_least("max-trials", self.max_trials, 1)
-        parse_size(self.size, "size")
+        parse_size(self.tuning_size, "tuning-size")
 
 
 @dataclass(frozen=True)

@@ -131,8 +131,11 @@ class RunFolder:
 
 
 def is_run_folder(path: Path) -> bool:
-    """Whether the folder holds a run."""
-    return (path / "run.json").exists() or any(True for _ in RunFolder(path).steps())
+    """Whether a folder holds a run of this suite: a run.json, or a step with its config or result."""
+    run = RunFolder(path)
+    return run.run_json.is_file() or any(
+        step.result_json.is_file() or step.config_json.is_file() for step in run.steps()
+    )
 
 
 def read_result(path: Path) -> Result:

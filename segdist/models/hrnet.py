@@ -149,6 +149,11 @@ class HRNetV2(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            # A block starts as the identity (Goyal et al. 2017, https://arxiv.org/abs/1706.02677, section 5.1).
+            if isinstance(module, BasicBlock):
+                nn.init.zeros_(module.bn2.weight)
+            if isinstance(module, Bottleneck):
+                nn.init.zeros_(module.bn3.weight)
 
     @staticmethod
     def _stage(channels: list[int], modules: int) -> nn.Sequential:

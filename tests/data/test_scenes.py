@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdist.data import scenes
-from segdist.data.scene_labels import RARE_GROUPS, SCENE_GROUPS, LabelId
-from segdist.data.scene_painter import paint_scene
-from segdist.data.scenes import ScenesConfig, ScenesError, ensure_scenes, main, write_scenes
+from segdist.data.scenes import ScenesConfig, ScenesError, ensure_scenes, write_scenes
+from segdist.data.scenes import dataset as scenes
+from segdist.data.scenes.dataset import main
+from segdist.data.scenes.labels import RARE_GROUPS, SCENE_GROUPS, LabelId
+from segdist.data.scenes.painter import paint_scene
 
 SMALL = "64x128"
 

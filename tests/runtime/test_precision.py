@@ -49,7 +49,8 @@ def test_the_instruction_set_is_named(cpu, isa, bf16, vnni):
 
 
 def test_the_cpu_is_read_from_proc():
-    text = "processor\t: 0\nmodel name\t: Intel(R) Xeon(R)\nflags\t\t: fpu avx2 fma\n\nprocessor\t: 1\nmodel name\t: other\n"
+    first = "processor\t: 0\nmodel name\t: Intel(R) Xeon(R)\nflags\t\t: fpu avx2 fma\n"
+    text = first + "\nprocessor\t: 1\nmodel name\t: other\n"
     assert read_cpu(lambda path: text) == Cpu("Intel(R) Xeon(R)", frozenset({"fpu", "avx2", "fma"}))
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segdist.data.scene_canvas import NEAREST, Canvas, Floats
-from segdist.data.scene_labels import LabelId
-from segdist.data.scene_weather import Colour, jitter, mix, pick
+from segdist.data.scenes.canvas import NEAREST, Canvas, Floats
+from segdist.data.scenes.labels import LabelId
+from segdist.data.scenes.weather import Colour, jitter, mix, pick
 
 _FAR = 260.0
 _STEPS = np.geomspace(NEAREST, _FAR, 30)

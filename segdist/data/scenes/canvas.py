@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from segdist.data.scene_labels import LabelId
-from segdist.data.scene_weather import Colour, Weather
+from segdist.data.scenes.labels import LabelId
+from segdist.data.scenes.weather import Colour, Weather
 
-Floats = NDArray[np.floating]
+Floats = NDArray[Any]
 
 _ARC = np.linspace(-np.pi / 2, np.pi / 2, 6)
 NEAREST = 1.2
@@ -102,7 +103,9 @@ class Canvas:
         self.fill(self.camera.project(corners), colour, float(corners[:, 2].mean()), label)
 
     def faces(self, corners: Floats, colours: Sequence[Colour], label: LabelId | None = None) -> None:
-        """Fill many polygons with world `corners` (M, N, 3), in order."""
+        """Fill many polygons with world `corners` (M, N, 3), in order; a list without any draws nothing."""
+        if len(corners) == 0:
+            return
         outlines = self.camera.project(corners)
         distances = corners[:, :, 2].mean(axis=1).tolist()
         for outline, colour, distance in zip(outlines, colours, distances, strict=True):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from segdist.data.scene_canvas import Canvas, Floats
-from segdist.data.scene_labels import LabelId
-from segdist.data.scene_weather import Colour, jitter, mix, pick
+from segdist.data.scenes.canvas import Canvas, Floats
+from segdist.data.scenes.labels import LabelId
+from segdist.data.scenes.weather import Colour, jitter, mix, pick
 
 _METAL: tuple[Colour, ...] = ((124, 128, 130), (100, 106, 106), (74, 84, 80), (140, 142, 140))
 _RED: Colour = (204, 24, 32)

@@ -9,19 +9,19 @@ from functools import partial
 
 import numpy as np
 
-from segdist.data.scene_canvas import NEAREST, Camera, Canvas
-from segdist.data.scene_foliage import paint_tree
-from segdist.data.scene_furniture import (
+from segdist.data.scenes.canvas import NEAREST, Camera, Canvas
+from segdist.data.scenes.foliage import paint_tree
+from segdist.data.scenes.furniture import (
     paint_static_box,
     paint_street_lamp,
     paint_traffic_light,
     paint_traffic_sign,
 )
-from segdist.data.scene_labels import RARE_GROUPS, LabelId
-from segdist.data.scene_people import paint_person, paint_rider, paint_two_wheeler
-from segdist.data.scene_street import CROSSING_WIDTH, Street
-from segdist.data.scene_vehicles import paint_car, paint_large_vehicle
-from segdist.data.scene_weather import pick
+from segdist.data.scenes.labels import RARE_GROUPS, LabelId
+from segdist.data.scenes.people import paint_person, paint_rider, paint_two_wheeler
+from segdist.data.scenes.street import CROSSING_WIDTH, Street
+from segdist.data.scenes.vehicles import paint_car, paint_large_vehicle
+from segdist.data.scenes.weather import pick
 
 Painter = Callable[[Canvas, np.random.Generator], None]
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segdist.data.scene_canvas import NEAREST, Canvas
-from segdist.data.scene_labels import LabelId
-from segdist.data.scene_street import GROUND
+from segdist.data.scenes.canvas import NEAREST, Canvas
+from segdist.data.scenes.labels import LabelId
+from segdist.data.scenes.street import GROUND
 
 SUPERSAMPLING = 2
 """Canvas pixels per picture pixel along each side."""

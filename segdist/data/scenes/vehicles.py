@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from segdist.data.scene_bodies import GLASS, Body, Pose, paint_body, paint_undercarriage, put_wheels
-from segdist.data.scene_canvas import Canvas
-from segdist.data.scene_labels import LabelId
-from segdist.data.scene_weather import Colour, jitter, mix, pick
+from segdist.data.scenes.bodies import GLASS, Body, Pose, paint_body, paint_undercarriage, put_wheels
+from segdist.data.scenes.canvas import Canvas
+from segdist.data.scenes.labels import LabelId
+from segdist.data.scenes.weather import Colour, jitter, mix, pick
 
 _PAINTS: tuple[Colour, ...] = (
     (208, 210, 212), (168, 172, 176), (44, 46, 50), (92, 96, 102), (150, 34, 32), (36, 62, 118),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from segdist.data.scene_canvas import Canvas
-from segdist.data.scene_labels import LabelId
-from segdist.data.scene_weather import Colour, jitter, pick
+from segdist.data.scenes.canvas import Canvas
+from segdist.data.scenes.labels import LabelId
+from segdist.data.scenes.weather import Colour, jitter, pick
 
 _GREENS: tuple[Colour, ...] = (
     (74, 108, 44),

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from segdist.data.scene_canvas import Canvas, Floats
-from segdist.data.scene_labels import LabelId
-from segdist.data.scene_weather import Colour, jitter, mix, pick
+from segdist.data.scenes.canvas import Canvas, Floats
+from segdist.data.scenes.labels import LabelId
+from segdist.data.scenes.weather import Colour, jitter, mix, pick
 
 _SKIN: tuple[Colour, ...] = ((226, 180, 150), (206, 154, 122), (160, 112, 84), (112, 78, 60))
 _HAIR: tuple[Colour, ...] = ((44, 32, 26), (24, 22, 22), (110, 78, 46), (168, 132, 78), (140, 136, 132))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from segdist.data.scene_canvas import Canvas, Floats
-from segdist.data.scene_labels import LabelId
-from segdist.data.scene_weather import Colour, mix
+from segdist.data.scenes.canvas import Canvas, Floats
+from segdist.data.scenes.labels import LabelId
+from segdist.data.scenes.weather import Colour, mix
 
 GLASS: Colour = (42, 50, 60)
 _TYRE: Colour = (28, 28, 30)

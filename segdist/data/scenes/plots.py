@@ -7,11 +7,11 @@ from functools import partial
 
 import numpy as np
 
-from segdist.data.scene_buildings import paint_building, paint_fence, paint_garden_wall, paint_street_end
-from segdist.data.scene_canvas import Canvas
-from segdist.data.scene_foliage import paint_bush, paint_hedge, paint_tree
-from segdist.data.scene_street import CROSSING_WIDTH, Street
-from segdist.data.scene_weather import pick
+from segdist.data.scenes.buildings import paint_building, paint_fence, paint_garden_wall, paint_street_end
+from segdist.data.scenes.canvas import Canvas
+from segdist.data.scenes.foliage import paint_bush, paint_hedge, paint_tree
+from segdist.data.scenes.street import CROSSING_WIDTH, Street
+from segdist.data.scenes.weather import pick
 
 Step = tuple[float, Callable[[Canvas, np.random.Generator], None]]
 """When to paint (the greater the distance in metres, the sooner) and what to call for it."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segdist.data.scene_canvas import Canvas
-from segdist.data.scene_labels import LabelId
-from segdist.data.scene_weather import Colour, jitter, mix, pick
+from segdist.data.scenes.canvas import Canvas
+from segdist.data.scenes.labels import LabelId
+from segdist.data.scenes.weather import Colour, jitter, mix, pick
 
 _PLASTER: tuple[Colour, ...] = (
     (206, 184, 148), (214, 198, 176), (188, 150, 118), (196, 170, 158), (176, 172, 164), (222, 210, 186),

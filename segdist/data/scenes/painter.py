@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segdist.data.scene_canvas import Camera, Canvas, fractal_noise
-from segdist.data.scene_labels import RARE_GROUPS, SCENE_GROUPS, LabelId
-from segdist.data.scene_layout import plan_things
-from segdist.data.scene_plots import Step, plan_plots
-from segdist.data.scene_sensor import SUPERSAMPLING, develop
-from segdist.data.scene_street import (
+from segdist.data.scenes.canvas import Camera, Canvas, fractal_noise
+from segdist.data.scenes.labels import RARE_GROUPS, SCENE_GROUPS, LabelId
+from segdist.data.scenes.layout import plan_things
+from segdist.data.scenes.plots import Step, plan_plots
+from segdist.data.scenes.sensor import SUPERSAMPLING, develop
+from segdist.data.scenes.street import (
     Street,
     draw_street,
     paint_ground,
@@ -21,7 +21,7 @@ from segdist.data.scene_street import (
     paint_skyline,
     paint_wall_shadows,
 )
-from segdist.data.scene_weather import draw_weather, jitter, mix, pick
+from segdist.data.scenes.weather import draw_weather, jitter, mix, pick
 
 _ATTEMPTS = 40
 """How many streets are tried until all the groups asked for are seen; mostly the first shows them."""

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segdist.data.scene_labels import RARE_GROUPS
-from segdist.data.scene_painter import paint_scene
+from segdist.config import ConfigError
+from segdist.data.scenes.labels import RARE_GROUPS
+from segdist.data.scenes.painter import paint_scene
 
 GENERATOR = 1
 """Version of the painter: raise it when the same seed paints other pixels than before."""
@@ -39,7 +40,7 @@ CITIES: dict[str, tuple[str, ...]] = {
 _COMPRESSION = 3
 
 
-class ScenesError(ValueError):
+class ScenesError(ConfigError):
     """Options or a folder that cannot be used; the message names the value, the rule and the fix."""
 
 
@@ -256,7 +257,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"scenes: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

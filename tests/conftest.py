@@ -1,0 +1,40 @@
+"""What several test files share: a small data set of generated streets, and a way to run commands as a person would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from segdist.data.scenes import ScenesConfig, ensure_scenes
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Cityscapes root with 8 + 5 generated scenes of 64x128 pixels; read only."""
+    out = tmp_path_factory.mktemp("data") / "streets"
+    return ensure_scenes(ScenesConfig(out=out, train=8, val=5, size="64x128", seed=1, workers=1))
+
+
+@pytest.fixture(scope="session")
+def run_python() -> Run:
+    """Run ``python -m MODULE ARGUMENTS`` to its end; output as text, rank variables of this process left out."""
+
+    def run(*arguments: str, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+        environ = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+        return subprocess.run(
+            [sys.executable, "-m", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**environ, **environment},
+            check=False,
+        )
+
+    return run
