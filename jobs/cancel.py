@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jobs.clusters.local import job_alive, job_processes
+from jobs.processes import job_alive, job_processes
 from jobs.runner import write_failure, write_skipped
 from jobs.spec import Job
 from jobs.state import cancelled_text, the_run

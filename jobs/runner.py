@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from jobs.clusters.local import TOKEN, die_with_parent, job_processes
+from jobs.processes import TOKEN, die_with_parent, job_processes
 from jobs.spec import JobSpec, Step, read_spec
 from jobs.state import cancelled_text, launcher_log, seconds_between
 from segdist.results import Result, ResultError, RunFolder, Status, StepFolder, utc_now, write_json

@@ -137,7 +137,7 @@ class Step:
 class Job:
     """The job that runs the steps: enough to find it again from another shell on another day.
 
-    ``pid`` and ``pid_started`` name one process for good (see :func:`jobs.clusters.local.process_started`);
+    ``pid`` and ``pid_started`` name one process for good (see :func:`jobs.processes.process_started`);
     ``token`` is in the environment of every process of the job; ``submitit_folder`` is relative to the run.
     """
 

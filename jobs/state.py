@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jobs.clusters.local import job_alive
+from jobs.processes import job_alive
 from jobs.spec import Job, JobSpec, read_spec
 from segdist.config import ConfigError
 from segdist.results import Result, ResultError, RunFolder, StepFolder, read_metrics, utc_now

@@ -17,6 +17,7 @@ from typing import Any
 import segdist
 from jobs.checks import check_free, check_model, unused_run
 from jobs.clusters import choose_cluster, local
+from jobs.processes import this_process
 from jobs.spec import (
     SUBMISSIONS,
     Commands,
@@ -138,7 +139,7 @@ def _spec(
 
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     # Until the job is there, this process is what is at work on the run.
-    pid, started = local.this_process()
+    pid, started = this_process()
     return JobSpec(
         run=str(run.path),
         task=task,

@@ -22,6 +22,14 @@ from segdist.runtime.ranks import Ranks
 T = TypeVar("T")
 
 
+class GoalMissed(Exception):
+    """The work is done and its files are there, but the goal was missed; ``metrics`` says by how much."""
+
+    def __init__(self, message: str, metrics: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.metrics = metrics
+
+
 @dataclass
 class Session:
     """One rank's surroundings. ``decisions`` collects, in words, what every "auto" became and why."""

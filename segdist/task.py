@@ -13,19 +13,11 @@ from segdist.cli import USAGE_ERROR
 from segdist.config import ConfigError, EvaluateConfig, QuantizeConfig, TaskConfig, TrainConfig, to_plain
 from segdist.results import Result, RunFolder, utc_now, write_json
 from segdist.runtime.ranks import Ranks
-from segdist.session import Session, open_session
+from segdist.session import GoalMissed, Session, open_session
 from segdist.versions import versions
 
 GOAL_MISSED = 3
 """Exit code of a quantization that missed its accuracy goal."""
-
-
-class GoalMissed(Exception):
-    """The work is done and its files are there, but the goal was missed; ``metrics`` says by how much."""
-
-    def __init__(self, message: str, metrics: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.metrics = metrics
 
 
 def run_task(task: str, config: TaskConfig, ranks: Ranks, cores: Sequence[int]) -> int:

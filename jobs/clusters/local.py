@@ -9,21 +9,16 @@ So the submission itself happens in a process with a session of its own::
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+from jobs.processes import TOKEN, stat_of
 from jobs.spec import Job
 
-TOKEN = "SEGDIST_JOB_TOKEN"
-"""Environment variable that marks every process of a job."""
 _YEAR_MIN = 366 * 24 * 60
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class SubmitError(RuntimeError):
@@ -65,63 +60,7 @@ def _submit_here(run: str, folder: Path) -> None:
     executor.update_parameters(timeout_min=_YEAR_MIN, stderr_to_stdout=True)
     job = executor.submit(run_steps, run)
     # The controller is our child: it can be read here even if it has ended by now.
-    (folder / "pid").write_text(f"{job.job_id} {_stat(int(job.job_id))[1]}\n", encoding="ascii")
-
-
-def this_process() -> tuple[int, str]:
-    """The pid of this process and when it started, as :class:`jobs.spec.Job` wants them."""
-    return os.getpid(), _stat(os.getpid())[1]
-
-
-def _stat(pid: int) -> tuple[str, str]:
-    """State letter and start (boot id, clock ticks since boot) of a process; OSError where there is none."""
-    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    fields = text[text.rindex(")") + 2 :].split()
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return fields[0], f"{boot}/{fields[19]}"
-
-
-def process_started(pid: int) -> str | None:
-    """When the process with that pid started, or None where it has ended (a zombie has).
-
-    Pids are used again, but not by a process that started at the same clock tick.
-    """
-    try:
-        state, started = _stat(pid)
-    except (OSError, ValueError):
-        return None
-    return None if state in "ZX" else started
-
-
-def job_alive(job: Job) -> bool | None:
-    """Whether the job's controlling process is alive; None where another host has to be asked."""
-    if job.host != socket.gethostname():
-        return None
-    return process_started(job.pid) == job.pid_started
-
-
-def job_processes(token: str) -> list[int]:
-    """The living processes on this host, but for this one, that have a job's token in their environment."""
-    mark = f"{TOKEN}={token}".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            environ = (entry / "environ").read_bytes()
-        except OSError:  # another user's process, or one that has just ended
-            continue
-        if mark in environ.split(b"\0") and process_started(int(entry.name)) is not None:
-            found.append(int(entry.name))
-    return sorted(found)
-
-
-def die_with_parent(parent: int) -> None:
-    """Let the kernel send this process TERM when ``parent``, which started it, ends in whatever way."""
-    if _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM)) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
+    (folder / "pid").write_text(f"{job.job_id} {stat_of(int(job.job_id))[1]}\n", encoding="ascii")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.clusters.local import job_processes
+from jobs.processes import job_processes
 from jobs.spec import Commands, Job, JobSpec, Step, read_spec, to_plain
 from jobs.state import RunState, read_run
 from jobs.submit import main

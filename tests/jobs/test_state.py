@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.clusters.local import job_alive, process_started, this_process
+from jobs.processes import job_alive, process_started, this_process
 from jobs.runs import find_runs
 from jobs.spec import Job, read_spec
 from jobs.state import judge

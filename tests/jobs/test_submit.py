@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobs.clusters import choose_cluster
-from jobs.clusters.local import this_process
+from jobs.processes import this_process
 from jobs.spec import Commands
 from jobs.submit import main
 from segdist.config import ConfigError, TrainConfig
