@@ -17,8 +17,6 @@ import pytest
 
 from segdist.config import ConfigError
 from segdist.launch import (
-    Outcome,
-    RankEnd,
     choose_master_port,
     last_lines,
     main,
@@ -27,6 +25,7 @@ from segdist.launch import (
 )
 from segdist.results import Result, RunFolder, StepFolder, read_result, utc_now
 from segdist.runtime.cores import physical_cores
+from segdist.runtime.processes import Outcome, RankEnd
 
 ROOT = Path(__file__).resolve().parents[1]
 DEADLINE = 15.0
