@@ -211,7 +211,7 @@ class RuntimeConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Training arithmetic; "auto" takes bf16 where the CPU has instructions for it."""
     ipex: Literal["auto", "on", "off"] = "auto"
-    """Intel Extension for PyTorch: where it is installed, always, or never."""
+    """Intel Extension for PyTorch in training: for bf16 on Intel CPUs where it is installed, always, or never."""
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     """Layout of activations and weights."""
     threads: int = 0

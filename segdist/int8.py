@@ -429,8 +429,9 @@ def _tamed_inc(tuning: _Tuning) -> Iterator[None]:
         stack.callback(setattr, adaptor, "REDUCE_RANGE", adaptor.REDUCE_RANGE)
         adaptor.REDUCE_RANGE = False  # the weights give the bit, not the activations
         # Where mpi4py is installed, INC would start MPI and share its trials among the ranks.
-        stack.callback(sys.modules.pop, "mpi4py")
-        sys.modules["mpi4py"] = None  # type: ignore[assignment]
+        if "mpi4py" not in sys.modules:
+            stack.callback(sys.modules.pop, "mpi4py")
+            sys.modules["mpi4py"] = None  # type: ignore[assignment]
         # FX asks for the device of the whole net at each observer: two thirds of HRNet's quantizing time.
         for name in ("convert", "prepare", "utils"):
             module: Any = importlib.import_module(f"torch.ao.quantization.fx.{name}")

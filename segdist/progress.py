@@ -14,7 +14,7 @@ LINE_EVERY_S = 10.0
 class Progress:
     """Counts up to ``total`` steps; use it as a context.
 
-    On a terminal it is a tqdm bar. Elsewhere it prints at most one line in ten seconds, and one at the end.
+    On a terminal it is a tqdm bar. Elsewhere it prints at most one line in ten seconds; what ends sooner prints none.
     """
 
     def __init__(self, what: str, total: int, shown: bool, stream: TextIO | None = None) -> None:
@@ -44,7 +44,7 @@ class Progress:
             self._bar.set_postfix_str(note, refresh=False)
         self.done = done
         now = time.monotonic()
-        if self.shown and self._bar is None and (now - self._last >= LINE_EVERY_S or done == self.total):
+        if self.shown and self._bar is None and now - self._last >= LINE_EVERY_S:
             self._last = now
             each = (now - self._start) / max(done, 1)
             left = each * (self.total - done)

@@ -1,4 +1,4 @@
-"""What every task needs to know about where it runs: ranks, cores, collectives, CPU, IPEX, and where its files go."""
+"""What every task needs to know about where it runs: ranks, cores, collectives, CPU, and where its files go."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from segdist.config import ConfigError, RuntimeConfig, TaskConfig
 from segdist.results import StepFolder
 from segdist.runtime.collectives import Collectives
 from segdist.runtime.cpu import Cpu, read_cpu
-from segdist.runtime.ipex import Ipex, load_ipex
 from segdist.runtime.ranks import Ranks
 
 T = TypeVar("T")
@@ -37,7 +36,6 @@ class Session:
     ranks: Ranks
     cores: Sequence[int]
     cpu: Cpu
-    ipex: Ipex
     collectives: Collectives
     step: StepFolder
     runtime: RuntimeConfig
@@ -98,7 +96,7 @@ class Session:
 
 
 def open_session(config: TaskConfig, ranks: Ranks, cores: Sequence[int], step: StepFolder) -> Session:
-    """Set torch's threads, load IPEX, join the other ranks, and say what was found.
+    """Set torch's threads, join the other ranks, and say what was found.
 
     Raises:
         ConfigError: where what the config asks for is not installed or the ranks cannot meet.
@@ -106,12 +104,14 @@ def open_session(config: TaskConfig, ranks: Ranks, cores: Sequence[int], step: S
     torch.set_num_threads(len(cores))
     torch.set_num_interop_threads(1)
     runtime = config.runtime
-    ipex = load_ipex(runtime.ipex)
     collectives = Collectives(ranks, runtime.collectives, runtime.interface, runtime.timeout)
-    session = Session(ranks, cores, read_cpu(), ipex, collectives, step, runtime)
+    session = Session(ranks, cores, read_cpu(), collectives, step, runtime)
     session.log(
-        f"{session.cpu.model}, {session.cpu.isa}; {ranks.world} ranks ({ranks.source}), {len(cores)} threads each"
+        f"{session.cpu.model}, {session.cpu.isa}; {_count(ranks.world, 'rank')}, {_count(len(cores), 'thread')} each"
     )
     session.decide("collectives", f"{collectives.backend} ({collectives.reason})")
-    session.decide("ipex", ipex.reason)
     return session
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -24,7 +24,8 @@ from segdist.models.inference import predict_logits, to_input
 from segdist.models.pretrained import load_pretrained
 from segdist.progress import Progress
 from segdist.results import RunFolder, append_json_line
-from segdist.runtime.precision import Precision, choose_precision
+from segdist.runtime.ipex import load_ipex
+from segdist.runtime.precision import Precision, choose_precision, wants_bf16
 from segdist.scoring import Score, score_images
 from segdist.session import Session
 from segdist.splits import data_root, open_split
@@ -50,12 +51,15 @@ def train(session: Session, config: TrainConfig) -> dict[str, Any]:
     if config.net.pretrained is not None:
         for line in load_pretrained(net, config.net.pretrained).lines():
             session.log(line)
-    precision = choose_precision(session.runtime.precision, session.cpu, session.ipex)
+    wanted = session.runtime.precision
+    ipex = load_ipex(session.runtime.ipex, session.cpu, wants_bf16(wanted, session.cpu))
+    session.decide("ipex", ipex.reason)
+    precision = choose_precision(wanted, session.cpu, ipex)
     session.decide("precision", f"{precision.name} ({precision.reason})")
     if precision.warning:
         session.warn(precision.warning)
     net = net.to(memory_format=session.memory_format)  # type: ignore[call-overload]
-    net, optimizer = precision.prepare(session.ipex, net, build_optimizer(net, how))
+    net, optimizer = precision.prepare(ipex, net, build_optimizer(net, how))
     trained = distribute(net, session)
     session.log(
         f"{info.model}: {info.parameters / 1e6:.2f} M parameters; {len(splits['train'])} images, "

@@ -18,10 +18,11 @@ _LEVELS = (
 
 @dataclass(frozen=True)
 class Cpu:
-    """One machine's CPU: its name, and the flags the kernel lists."""
+    """One machine's CPU: its name, the flags the kernel lists, and its maker (``GenuineIntel``, ``AuthenticAMD``)."""
 
     model: str
     flags: frozenset[str]
+    vendor: str = "GenuineIntel"
 
     @property
     def isa(self) -> str:
@@ -44,12 +45,14 @@ class Cpu:
 
 def read_cpu(read: ReadText = read_text) -> Cpu:
     """The CPU of this machine; of another one where ``read`` gives its files."""
-    model, flags = "unknown", frozenset[str]()
+    model, flags, vendor = "unknown", frozenset[str](), "unknown"
     for line in read("/proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "model name":
             model = value.strip()
+        elif key.strip() == "vendor_id":
+            vendor = value.strip()
         elif key.strip() in ("flags", "Features"):
             flags = frozenset(value.split())
             break
-    return Cpu(model, flags)
+    return Cpu(model, flags, vendor)

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from segdist.config import ConfigError
-from segdist.runtime.quiet import STDERR, held_back
+from segdist.runtime.cpu import Cpu
+from segdist.runtime.quiet import STDERR, STDOUT, held_back
 
 INSTALL = 'python -m pip install "torch==2.8.0" "intel-extension-for-pytorch==2.8.0"'
 
@@ -32,20 +33,32 @@ class Ipex:
         return getattr(self.module, "__version__", None)
 
 
-def load_ipex(wanted: str) -> Ipex:
-    """Import IPEX as ``--ipex`` asks: "auto" where it is installed, "on" always, "off" never.
+def load_ipex(wanted: str, cpu: Cpu, bf16: bool) -> Ipex:
+    """Import IPEX as ``--ipex`` asks: "on" always, "off" never, "auto" where it is likely to help.
+
+    That is for bf16 training on Intel's CPUs. In fp32, and on other makers' CPUs in bf16 too, importing it was measured
+    to make training slower, up to twice, by kernels that it puts in the place of torch's own.
+
+    Args:
+        wanted: "auto", "on" or "off".
+        cpu: this machine's.
+        bf16: whether bf16 training is asked for or likely.
 
     Raises:
         ConfigError: for "on" where it cannot be imported, with the line that installs it.
     """
     if wanted == "off":
         return Ipex(None, "off, as asked for")
+    if wanted == "auto" and not bf16:
+        return Ipex(None, "not used: it does not help fp32 training")
+    if wanted == "auto" and cpu.vendor != "GenuineIntel":
+        return Ipex(None, f"not used: on {cpu.vendor} it makes training slower; --ipex on takes it")
     if importlib.util.find_spec("intel_extension_for_pytorch") is None:
         if wanted == "on":
             raise ConfigError(f"--ipex on: intel-extension-for-pytorch is not installed; {INSTALL}")
         return Ipex(None, f"not installed: plain PyTorch runs; to have it: {INSTALL}")
     # Its import prints a screenful that concerns nobody here: overridden kernels, absent CUDA, deprecations.
-    with warnings.catch_warnings(), held_back(STDERR):
+    with warnings.catch_warnings(), held_back(STDERR), held_back(STDOUT):
         warnings.simplefilter("ignore")
         module = importlib.import_module("intel_extension_for_pytorch")
     logging.getLogger("IPEX").setLevel(logging.ERROR)
@@ -58,11 +71,15 @@ def supports_bf16_prepack(ipex: Ipex) -> bool:
 
 
 def optimize_training(
-    ipex: Ipex, net: nn.Module, optimizer: torch.optim.Optimizer
+    ipex: Ipex, net: nn.Module, optimizer: torch.optim.Optimizer, dtype: torch.dtype
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """``ipex.optimize`` for bf16 training: bf16 weights with the fp32 rest kept by the optimizer, blocked layouts."""
+    """``ipex.optimize`` for training in ``dtype``; in bf16 the weights' fp32 rest is kept by the optimizer.
+
+    Weights keep their layout: reordering them at each step cost 1.0 to 1.6 times the whole step, most where the number
+    of channels is no multiple of 16 (HRNetV2-W18).
+    """
     assert ipex.module is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        optimized: Any = ipex.module.optimize(net, optimizer=optimizer, dtype=torch.bfloat16)
+        optimized: Any = ipex.module.optimize(net, optimizer=optimizer, dtype=dtype, weights_prepack=False)
     return optimized[0], optimized[1]

@@ -31,7 +31,14 @@ class Precision:
         self, ipex: Ipex, net: nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Net and optimizer as this precision wants them."""
-        return optimize_training(ipex, net, optimizer) if self.with_ipex else (net, optimizer)
+        if not self.with_ipex:
+            return net, optimizer
+        return optimize_training(ipex, net, optimizer, torch.bfloat16 if self.name == "bf16" else torch.float32)
+
+
+def wants_bf16(wanted: str, cpu: Cpu) -> bool:
+    """Whether ``--precision`` comes out as bf16: asked for, or "auto" on a CPU that multiplies it in hardware."""
+    return wanted == "bf16" or (wanted == "auto" and cpu.has_bf16)
 
 
 def choose_precision(wanted: str, cpu: Cpu, ipex: Ipex) -> Precision:
@@ -40,11 +47,11 @@ def choose_precision(wanted: str, cpu: Cpu, ipex: Ipex) -> Precision:
     "auto" takes bf16 where the CPU multiplies it in hardware (AVX512_BF16 or AMX). bf16 asked for without that runs
     through plain autocast, right but slow, and says so.
     """
-    if wanted == "fp32":
-        return Precision("fp32", False, "asked for")
+    loaded = ipex.module is not None
+    if not wants_bf16(wanted, cpu):
+        why = "asked for" if wanted == "fp32" else f"the CPU's {cpu.isa} has no bf16 arithmetic"
+        return Precision("fp32", loaded, f"{why}; ipex.optimize" if loaded else why)
     if not cpu.has_bf16:
-        if wanted == "auto":
-            return Precision("fp32", False, f"the CPU's {cpu.isa} has no bf16 arithmetic")
         warning = (
             f"--precision bf16 on {cpu.isa}: this CPU has no AVX512_BF16 or AMX, so bf16 is emulated and many times "
             "slower than fp32; --precision auto takes fp32 here"
@@ -53,4 +60,4 @@ def choose_precision(wanted: str, cpu: Cpu, ipex: Ipex) -> Precision:
     why = "asked for" if wanted == "bf16" else f"the CPU has {cpu.isa}"
     if supports_bf16_prepack(ipex):
         return Precision("bf16", True, f"{why}; ipex.optimize")
-    return Precision("bf16", False, f"{why}; plain autocast, as IPEX is {ipex.reason}")
+    return Precision("bf16", False, f"{why}; plain autocast")

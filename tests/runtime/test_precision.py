@@ -49,20 +49,21 @@ def test_the_instruction_set_is_named(cpu, isa, bf16, vnni):
 
 
 def test_the_cpu_is_read_from_proc():
-    first = "processor\t: 0\nmodel name\t: Intel(R) Xeon(R)\nflags\t\t: fpu avx2 fma\n"
+    first = "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: Intel(R) Xeon(R)\nflags\t\t: fpu avx2 fma\n"
     text = first + "\nprocessor\t: 1\nmodel name\t: other\n"
-    assert read_cpu(lambda path: text) == Cpu("Intel(R) Xeon(R)", frozenset({"fpu", "avx2", "fma"}))
+    assert read_cpu(lambda path: text) == Cpu("Intel(R) Xeon(R)", frozenset({"fpu", "avx2", "fma"}), "AuthenticAMD")
 
 
 @pytest.mark.parametrize(
     ("wanted", "cpu", "ipex", "name", "with_ipex", "reason"),
     [
-        ("auto", AVX2, extension(False), "fp32", False, "the CPU's AVX2 has no bf16 arithmetic"),
-        ("auto", SKYLAKE, extension(True), "fp32", False, "the CPU's AVX512 has no bf16 arithmetic"),
+        ("auto", AVX2, WITHOUT, "fp32", False, "the CPU's AVX2 has no bf16 arithmetic"),
+        ("auto", SKYLAKE, WITHOUT, "fp32", False, "the CPU's AVX512 has no bf16 arithmetic"),
         ("auto", COOPER_LAKE, extension(True), "bf16", True, "the CPU has AVX512_BF16; ipex.optimize"),
         ("auto", SAPPHIRE_RAPIDS, extension(True), "bf16", True, "the CPU has AMX; ipex.optimize"),
-        ("auto", COOPER_LAKE, WITHOUT, "bf16", False, "plain autocast, as IPEX is not installed"),
-        ("fp32", SAPPHIRE_RAPIDS, extension(True), "fp32", False, "asked for"),
+        ("auto", COOPER_LAKE, WITHOUT, "bf16", False, "the CPU has AVX512_BF16; plain autocast"),
+        ("fp32", SAPPHIRE_RAPIDS, WITHOUT, "fp32", False, "asked for"),
+        ("fp32", SAPPHIRE_RAPIDS, extension(True), "fp32", True, "asked for; ipex.optimize"),
         ("bf16", COOPER_LAKE, extension(True), "bf16", True, "asked for; ipex.optimize"),
         ("bf16", COOPER_LAKE, extension(False), "bf16", False, "plain autocast"),
         ("bf16", AVX2, extension(False), "bf16", False, "asked for; emulated by plain autocast"),
@@ -111,7 +112,7 @@ def test_plain_autocast_trains_like_fp32():
 
 @pytest.mark.skipif(not read_cpu().has_bf16, reason="this CPU has no AVX512_BF16 or AMX: bf16 with IPEX cannot run")
 def test_bf16_with_ipex_trains_like_fp32_and_gives_its_weights_back_in_fp32():
-    ipex = load_ipex("on")
+    ipex = load_ipex("on", read_cpu(), True)
     choice = choose_precision("auto", read_cpu(), ipex)
     assert choice.with_ipex
     fp32 = train_a_little(choose_precision("fp32", read_cpu(), ipex), ipex)[1]
@@ -126,16 +127,26 @@ def test_bf16_with_ipex_trains_like_fp32_and_gives_its_weights_back_in_fp32():
 
 def test_without_ipex_the_native_path_is_named_and_on_is_refused(monkeypatch):
     monkeypatch.setattr(ipex_module.importlib.util, "find_spec", lambda name: None)
-    found = load_ipex("auto")
+    found = load_ipex("auto", COOPER_LAKE, True)
     assert found.module is None
     assert "not installed: plain PyTorch runs; to have it: python -m pip install" in found.reason
     with pytest.raises(ConfigError, match='--ipex on: .* is not installed; python -m pip install "torch==2.8.0"'):
-        load_ipex("on")
-    assert load_ipex("off") == Ipex(None, "off, as asked for")
+        load_ipex("on", COOPER_LAKE, True)
+
+
+def test_ipex_is_left_out_where_it_makes_training_slower_and_says_so():
+    amd = Cpu("EPYC", COOPER_LAKE.flags, "AuthenticAMD")
+    assert load_ipex("off", COOPER_LAKE, True) == Ipex(None, "off, as asked for")
+    assert load_ipex("auto", COOPER_LAKE, False).reason == "not used: it does not help fp32 training"
+    slower = "not used: on AuthenticAMD it makes training slower; --ipex on takes it"
+    assert load_ipex("auto", amd, True) == Ipex(None, slower)
 
 
 def test_importing_ipex_leaves_the_log_readable():
-    code = "from segdist.runtime.ipex import load_ipex; i = load_ipex('on'); print(i.module is not None)"
+    code = (
+        "from segdist.runtime.ipex import load_ipex; from segdist.runtime.cpu import read_cpu\n"
+        "print(load_ipex('on', read_cpu(), True).module is not None)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
     assert done.stderr == ""
