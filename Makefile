@@ -21,14 +21,14 @@ $(READY): pyproject.toml
 
 # Both nets at small sizes: 12 minutes on 2 cores. The scenes are 256x512; the nets see them at half of that.
 DEMO_OPTIONS = --cluster local --data $(DEMO)/scenes --ranks-per-node 2 --wait --overwrite --workers 0 \
-  --crop 128x256 --scale-min 0.45 --scale-max 0.8 --val-size 128x256 --class-balance 0.4 \
+  --crop 128x256 --scale-min 0.45 --scale-max 0.65 --val-size 128x256 --class-balance 0.4 \
   --optimizer adamw --weight-decay 0.01 --batch 4 \
   --sizes 128x256 --tuning-size 128x256 --calibration-images 32 --accuracy-drop 0.01 --relative
 
 demo: $(READY)
 	$(BIN)/python -m segdist.data.scenes --out $(DEMO)/scenes --train 64 --val 16 --size 256x512 --seed 0
 	$(BIN)/python -m jobs.submit pipeline --run $(DEMO)/unet --model unet --width 16 \
-	  --epochs 24 --lr 0.008 $(DEMO_OPTIONS)
+	  --epochs 20 --lr 0.008 $(DEMO_OPTIONS)
 	$(BIN)/python -m jobs.submit pipeline --run $(DEMO)/hrnetv2_w18 --model hrnetv2_w18 \
 	  --epochs 24 --lr 0.004 $(DEMO_OPTIONS)
 	$(BIN)/python -m jobs.collect $(DEMO) --format html --out $(DEMO)/report.html

@@ -151,3 +151,12 @@ def test_a_rank_without_task_or_run_is_refused(arguments, message):
     done = subprocess.run([sys.executable, "-m", "segdist", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_traceback():
+    code = "import sys; from segdist.cli import run_command\nsys.exit(run_command(lambda: print('x' * 2**20)))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.read(1) == "x"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141

@@ -57,3 +57,13 @@ def test_a_rank_is_pinned_and_never_has_more_threads_than_its_cores(wanted, expe
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(expected)] * 3
+
+
+@pytest.mark.parametrize(("own", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_wait_asleep_unless_the_user_says_otherwise(own, expected):
+    code = (
+        "import sys; from segdist.runtime.cores import claim_cores; environ = eval(sys.argv[1])\n"
+        "claim_cores(0, 1, 1, environ); print(environ['OMP_WAIT_POLICY'], environ['OMP_NUM_THREADS'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, repr(own)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [expected, "1"]
