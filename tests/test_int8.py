@@ -220,6 +220,30 @@ def test_both_nets_keep_their_answers_and_take_other_sizes(cls: type[nn.Module])
         assert float((got - expected).norm() / expected.norm()) < 0.2
 
 
+class Concatenation(nn.Module):
+    """A small range beside a large one that comes through an upsampling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.small, self.large, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1, 2), nn.Conv2d(8, 4, 1)
+        with torch.no_grad():
+            self.large.weight *= 50
+
+    def forward(self, x: Tensor) -> Tensor:
+        up = nn.functional.interpolate(self.large(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+        out: Tensor = self.last(torch.cat([self.small(x), up], dim=1))
+        return out
+
+
+def test_a_concatenation_does_not_clip_to_the_range_of_its_first_input() -> None:
+    net = make(Concatenation)
+    result = run(net, lambda _: 1.0)
+    x = images(1)
+    with torch.inference_mode():
+        expected, got = net(x), result.module(x)
+    assert float((got - expected).norm() / expected.norm()) < 0.05
+
+
 def test_the_layer_that_rounding_hurts_comes_first() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1)).eval()
     with torch.no_grad():
