@@ -282,8 +282,8 @@ def sensitive_layers(net: nn.Module, image: Tensor, layers: Iterable[str]) -> li
 def share_ranges(prepared: torch.fx.GraphModule) -> None:
     """Give all inputs of each concatenation one range, that of all of them.
 
-    A concatenation of int8 tensors has the scale of the first: values of the others beyond its range are clipped. FX
-    knows that, but does not look behind an interpolation, which hands on the scale that it gets.
+    FX does so, but does not look behind an interpolation, which hands on the scale that it gets. Such an input would
+    be rounded twice, and torch would warn of "large numerical inaccuracies" in each process that runs the model.
 
     Args:
         prepared: what ``prepare_fx`` returned; its observers are replaced.

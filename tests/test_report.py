@@ -142,6 +142,8 @@ def test_command_refuses(
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     (tmp_path / "run" / "train").mkdir(parents=True)
+    (tmp_path / "run" / "train" / "config.json").write_text("{}")
+    (tmp_path / "empty" / "train").mkdir()  # a folder of that name alone, as data sets have, is no run
     assert main(argv if "--out" in argv else [*argv, "--out", "report.html"]) == 2
     assert capsys.readouterr().err == f"error: {says}\n"
     assert not (tmp_path / "report.html").exists()

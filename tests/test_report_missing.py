@@ -115,8 +115,9 @@ def test_unfinished_last_row_is_left_out(run: Path) -> None:
     assert "went wrong" not in report(run).text
 
 
-def test_empty_step_folder(tmp_path: Path) -> None:
+def test_a_step_that_has_left_nothing_but_its_config(tmp_path: Path) -> None:
     (tmp_path / "run" / "train").mkdir(parents=True)
+    (tmp_path / "run" / "train" / "config.json").write_text("{}")
     page = report(tmp_path / "run")
     assert "run, train: missing" in page.text
     assert "run: no result" in page.text
