@@ -25,7 +25,7 @@ from typing import NoReturn
 from segdist import __version__
 from segdist.cli import parse, run_command
 from segdist.config import TASKS, ConfigError, EvaluateConfig, TaskConfig, require
-from segdist.results import Result, RunFolder, StepFolder, utc_now
+from segdist.results import Result, RunFolder, StepFolder, job_of, utc_now
 from segdist.runtime.cores import physical_cores, share
 from segdist.runtime.processes import STDERR, RankSpec, run_ranks, say, write_all
 from segdist.runtime.ranks import Ranks, rank_environment
@@ -134,7 +134,7 @@ def launch(specs: Sequence[RankSpec], grace: float, step: StepFolder) -> int:
             elapsed_s=round(time.monotonic() - started, 3),
             error=error,
             log=str(log),
-            job=_job(os.environ),
+            job=job_of(os.environ),
             versions={"python": platform.python_version(), "segdist": __version__},
         )
         try:
@@ -186,11 +186,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_ino, status.st_mtime_ns
-
-
-def _job(environ: Mapping[str, str]) -> dict[str, str]:
-    names = {"cluster": "SEGDIST_JOB_CLUSTER", "id": "SEGDIST_JOB_ID"}
-    return {key: environ[name] for key, name in names.items() if name in environ}
 
 
 # The command ------------------------------------------------------------------------------------------------

@@ -218,6 +218,12 @@ def append_json_line(path: Path, values: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+def job_of(environ: Mapping[str, str]) -> dict[str, str]:
+    """The ``job`` of a result: the cluster and job id that the job's runner exported, as far as it did."""
+    names = {"cluster": "SEGDIST_JOB_CLUSTER", "id": "SEGDIST_JOB_ID"}
+    return {key: environ[name] for key, name in names.items() if name in environ}
+
+
 def utc_now() -> str:
     """The time as ISO 8601 in UTC, to the second: ``2026-01-31T12:00:00Z``."""
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -11,7 +11,7 @@ from typing import Any
 
 from segdist.cli import USAGE_ERROR
 from segdist.config import ConfigError, EvaluateConfig, QuantizeConfig, TaskConfig, TrainConfig, to_plain
-from segdist.results import Result, RunFolder, utc_now, write_json
+from segdist.results import Result, RunFolder, job_of, utc_now, write_json
 from segdist.runtime.ranks import Ranks
 from segdist.session import GoalMissed, Session, open_session
 from segdist.versions import versions
@@ -75,15 +75,6 @@ def run_task(task: str, config: TaskConfig, ranks: Ranks, cores: Sequence[int]) 
             )
         )
     return code
-
-
-def job_of(environ: Any) -> dict[str, str]:
-    """The cluster and job id that the job's runner exported."""
-    return {
-        key: environ[name]
-        for key, name in (("cluster", "SEGDIST_JOB_CLUSTER"), ("id", "SEGDIST_JOB_ID"))
-        if name in environ
-    }
 
 
 def _run(session: Session, config: TaskConfig) -> dict[str, Any]:
