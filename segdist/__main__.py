@@ -39,6 +39,8 @@ def run_rank(task: str, config: TaskConfig) -> int:
         ranks = detect_ranks(os.environ)
     except RankError as error:
         raise ConfigError(str(error)) from error
+    if ranks.world > 1:  # oneCCL takes every rank for a local one where these are not set
+        os.environ.update(LOCAL_RANK=str(ranks.local_rank), LOCAL_WORLD_SIZE=str(ranks.local_world))
     cores = claim_cores(ranks.local_rank, ranks.local_world, config.runtime.threads)
     from segdist.task import run_task
 

@@ -320,6 +320,11 @@ TASKS: dict[str, type[TrainConfig] | type[EvaluateConfig] | type[QuantizeConfig]
 """The tasks a rank can run, by the name they have on the command line."""
 
 
+def task_of(config: TaskConfig) -> str:
+    """The task of a config: ``train``, ``evaluate`` or ``quantize``."""
+    return next(task for task, cls in TASKS.items() if isinstance(config, cls))
+
+
 def to_plain(config: Any) -> dict[str, Any]:
     """The config as nested dicts of JSON values: what is written to the run folder."""
     plain: dict[str, Any] = dataclasses.asdict(config)

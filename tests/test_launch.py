@@ -18,11 +18,11 @@ import pytest
 from segdist.config import ConfigError
 from segdist.launch import (
     choose_master_port,
-    last_lines,
     main,
     plan_ranks,
     split_arguments,
 )
+from segdist.launch_step import last_lines
 from segdist.results import Result, RunFolder, StepFolder, read_result, utc_now
 from segdist.runtime.cores import physical_cores
 from segdist.runtime.processes import Outcome, RankEnd
@@ -206,7 +206,7 @@ def test_master_port_must_be_a_port(text: str) -> None:
 
 def test_own_options_come_before_the_task_and_its_options_stay_as_they_are() -> None:
     options, task, rest = split_arguments(["--nodes", "2", "train", "--nodes", "7", "--", "evaluate", "-x"])
-    assert (options.nodes, options.ranks_per_node, options.grace) == (2, 1, 10.0)
+    assert (options.nodes, options.ranks_per_node, options.grace) == (2, None, 10.0)
     assert (task, rest) == ("train", ["--nodes", "7", "--", "evaluate", "-x"])
 
 
@@ -227,7 +227,7 @@ def test_last_lines_reads_the_end_only_and_splits_a_redrawn_progress_bar(tmp_pat
     log = tmp_path / "rank0.log"
     log.write_bytes(b"x" * 100_000 + b"\n 10%\r 20%\r\n\nValueError: \xff\n")
     assert last_lines(log, 3) == [" 10%", " 20%", "ValueError: \ufffd"]
-    assert last_lines(tmp_path / "none.log", 3) == [f"({tmp_path}/none.log has been removed)"]
+    assert last_lines(tmp_path / "none.log", 3) == [f"({tmp_path}/none.log is not there)"]
 
 
 # All goes well ----------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def run_ranks(specs: Sequence[RankSpec], grace: float) -> Outcome:
     Raises:
         OSError, subprocess.SubprocessError: where a rank cannot be started, or a log not written.
     """
-    with _signals_as_bytes() as signals, selectors.DefaultSelector() as selector:
+    with signals_as_bytes() as signals, selectors.DefaultSelector() as selector:
         run = _Run(specs, grace, selector)
         selector.register(signals, selectors.EVENT_READ, lambda: run.forward(os.read(signals, 4096)))
         try:
@@ -133,7 +133,7 @@ def run_ranks(specs: Sequence[RankSpec], grace: float) -> Outcome:
 
 
 @contextlib.contextmanager
-def _signals_as_bytes() -> Iterator[int]:
+def signals_as_bytes() -> Iterator[int]:
     """A pipe into which the interpreter writes the number of each signal that arrives; its reading end.
 
     A handler must be there for that, but all the work is done by who reads the pipe.
