@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from jobs.clusters import scheduler
+from jobs.clusters.base import SubmitError
 from jobs.processes import job_alive, job_processes
 from jobs.runner import write_failure, write_skipped
 from jobs.spec import Job
-from jobs.state import cancelled_text, the_run
+from jobs.state import RunState, cancelled_text, the_run
 from segdist.cli import run_command
 from segdist.config import ConfigError
 from segdist.results import utc_now, write_json
@@ -22,6 +24,7 @@ from segdist.results import utc_now, write_json
 GRACE_S = 20.0
 _POLL_S = 0.1
 _KILL_S = 10.0
+_SCHEDULER_POLL_S = 1.0
 
 
 def cancel(run: Path, grace_s: float = GRACE_S) -> None:
@@ -33,7 +36,10 @@ def cancel(run: Path, grace_s: float = GRACE_S) -> None:
         ConfigError: where the job belongs to another host or user, or outlives KILL.
     """
     state = the_run(run)
-    job, job_folder = state.job, state.job_folder
+    if state.jobs[0].cluster != "local":
+        _cancel_at_scheduler(run, state, grace_s)
+        return
+    job, job_folder = state.jobs[0], state.job_folder
     if state.alive is None and not state.ended:
         raise ConfigError(f"{run}: job {job.id} runs on {job.host}; cancel it there")
     living = [] if state.alive is None else job_processes(job.token)
@@ -41,12 +47,37 @@ def cancel(run: Path, grace_s: float = GRACE_S) -> None:
     if not state.alive and not living and not open_steps:
         print(f"{run}: nothing to cancel, job {job.id} has ended")
         return
-    if cancelled_text(job_folder) is None:
-        write_json(job_folder / "cancel.json", {"by": getpass.getuser(), "at": utc_now()})
+    _write_request(job_folder)
     if state.alive or living:
         _end_processes(job, grace_s)
     else:
         print(f"job {job.id} was gone already")
+    _record(run)
+
+
+def _write_request(job_folder: Path) -> None:
+    if cancelled_text(job_folder) is None:
+        write_json(job_folder / "cancel.json", {"by": getpass.getuser(), "at": utc_now()})
+
+
+def _cancel_at_scheduler(run: Path, state: RunState, grace_s: float) -> None:
+    """Cancel every job of the run that has not ended, and wait until the scheduler says that they have."""
+    ids = [job.id for job, entry in state.entries if entry.alive is not False]
+    if not ids:
+        print(f"{run}: nothing to cancel, job {', '.join(job.id for job in state.jobs)} has ended")
+        return
+    _write_request(state.job_folder)
+    cluster = scheduler(state.jobs[0].cluster)
+    try:
+        cluster.cancel(ids)
+    except SubmitError as error:
+        raise ConfigError(f"{run}: {error}") from error
+    print(f"job {', '.join(ids)}: asked {state.jobs[0].cluster} to end {'it' if len(ids) == 1 else 'them'}", flush=True)
+    deadline = time.monotonic() + grace_s + _KILL_S
+    while alive := [one for one, entry in cluster.look(ids).items() if entry.alive is not False]:
+        if time.monotonic() > deadline:
+            raise ConfigError(f"job {', '.join(alive)}: is there still; look again with python -m jobs.status {run}")
+        time.sleep(_SCHEDULER_POLL_S)
     _record(run)
 
 
@@ -100,10 +131,11 @@ def _record(run: Path) -> None:
     """Write the results that the job could not write itself, and say how each step ended."""
     state = the_run(run)
     text = cancelled_text(state.job_folder) or "cancelled"
-    job = {"cluster": state.job.cluster, "id": state.job.id}
     failure: str | None = None
     for step in state.own_steps:
         result = step.result
+        assert step.job is not None
+        job = {"cluster": step.job.cluster, "id": step.job.id}
         if result is None and failure is None:
             result = write_failure(step.folder, text, job, step.started_at)
         elif result is None:

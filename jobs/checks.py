@@ -62,14 +62,16 @@ def check_free(run: RunFolder, steps: Steps, overwrite: bool) -> None:
         state = read_run(run.path)
         if state.spec is None:
             raise ConfigError(f"--run {run.path}: {state.note}; or give another --run")
-        job = state.spec.job
-        holder = f"--run {run.path}: job {job.id} (pid {job.pid} on {job.host})"
+        job = next((job for job, entry in state.entries if entry.alive), state.jobs[0])
+        local = f"pid {job.pid} on {job.host}"
+        holder = f"--run {run.path}: job {job.id} ({local if job.cluster == 'local' else job.cluster})"
         cancel = f"python -m jobs.cancel {shlex.quote(str(run.path))}"
         require(
             not state.alive,
             f"{holder} is at work in it; wait for it, end it with {cancel}, or give another --run",
         )
-        require(state.ended, f"{holder} may be at work in it; submit from {job.host}, or give another --run")
+        where = f"submit from {job.host}" if job.cluster == "local" else "try again when its scheduler answers"
+        require(state.ended, f"{holder} may be at work in it; {where}, or give another --run")
     for step, _ in steps:
         result = step.folder(run).result_json
         require(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.runs import find_runs
-from jobs.state import RunState, StepState, read_run
+from jobs.state import RunState, StepState, read_runs
 from jobs.table import as_number, format_table, number, shorten
 from segdist.cli import run_command
 from segdist.config import ConfigError
@@ -199,7 +199,7 @@ def collect(runs: Sequence[Path], form: str, out: Path | None) -> None:
     if form == "html" and out is None:
         raise ConfigError("--format html: needs a file; give --out report.html")
     folders = find_runs(runs)
-    rows = [row for folder in folders for row in rows_of(read_run(folder))]
+    rows = [row for state in read_runs(folders) for row in rows_of(state)]
     for row in rows:
         if row.error:
             print(

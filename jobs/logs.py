@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from jobs.queue import Queue
 from jobs.state import RunState, StepState, find_step, the_run
 from segdist.cli import run_command
 from segdist.config import ConfigError
@@ -54,8 +55,9 @@ def follow(run: Path, out: TextIO, rank: int, first: str | None = None, only: st
         only: stop at the end of this step.
     """
     printed: dict[Path, int] = {}
+    queue = Queue()
     while True:
-        state = the_run(run)  # before the logs: what was written before the end is printed
+        state = the_run(run, queue)  # before the logs: what was written before the end is printed
         steps = state.own_steps if only is None else [find_step(state.steps, only)]
         names = [step.step for step in steps]
         for step in steps[names.index(first) if first else 0 :]:

@@ -1,35 +1,49 @@
-"""What runs inside the job: the steps of ``run.json`` in order, each a command of its own.
+"""What runs inside a job: its steps of ``run.json`` in order, each a command of its own.
 
-Every step ends with a ``result.json``: its own, or where it left none, one written here.
+Every step ends with a ``result.json``: its own, or where it left none, one written here. A step that stopped after
+saving, and whose job the scheduler starts again, has not ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
 from jobs.processes import TOKEN, die_with_parent, job_processes
 from jobs.spec import JobSpec, Step, read_spec
 from jobs.state import cancelled_text, launcher_log, seconds_between
+from segdist.launch_step import CONTINUE
 from segdist.results import Result, ResultError, RunFolder, Status, StepFolder, utc_now, write_json
 
+_SLOT_POLL_S = 0.5
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
 class _Stop:
-    """Set by a signal that asks the job to stop; passes it on, as TERM, to the step at work."""
+    """Set by a signal that asks the job to stop; passes it on, as TERM, to the step at work.
+
+    USR1, by which a scheduler says that the time is nearly up, is passed on as it is: the launcher decides.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGUSR1:
+            if self.process is not None and self.process.poll() is None:
+                self.process.send_signal(number)
+            return
         self.signal = signal.Signals(number)
         self.forward()
 
@@ -39,8 +53,10 @@ class _Stop:
             self.process.terminate()
 
 
-def run_steps(run_folder: str) -> int:
-    """Run the steps of a run folder; a failed one skips those after it, but for the report.
+def run_steps(run_folder: str, only: Sequence[str] = ()) -> int:
+    """Run steps of a run folder, all of them by default; a failed one skips those after it, but for the report.
+
+    Under a scheduler the process ends with the exit code: it is the job's.
 
     Returns:
         the exit code of the first step that failed, else 0. It is in the job's ``outcome.json`` too.
@@ -48,19 +64,36 @@ def run_steps(run_folder: str) -> int:
     import submitit
 
     environment = submitit.JobEnvironment()
-    if environment.cluster == "local":
+    local = environment.cluster == "local"
+    if local:
         die_with_parent(int(environment.job_id))
     job = {"cluster": environment.cluster, "id": environment.job_id}
     stop = _Stop()
-    for number in _STOP_SIGNALS:
+    for number in (*_STOP_SIGNALS, signal.SIGUSR1):
         signal.signal(number, stop)
 
     run = RunFolder(run_folder)
     spec = read_spec(run.run_json)
-    job_folder = run.path / spec.job.submitit_folder
+    job_folder = run.path / spec.jobs[0].submitit_folder
+    with _slot(spec.slot, stop):
+        codes = _run_in_order(run, spec, [s for s in spec.steps if not only or s.step in only], job, stop)
+    code = next((code for code in codes.values() if code), 0)
+    if code != CONTINUE or local:
+        name = "-".join(["outcome", *(step.replace("/", "-") for step in only)])
+        write_json(job_folder / f"{name}.json", {"exit_code": code, "steps": codes})
+    if not local:
+        sys.exit(code)
+    return code
+
+
+def _run_in_order(
+    run: RunFolder, spec: JobSpec, steps: Sequence[Step], job: dict[str, str], stop: _Stop
+) -> dict[str, int]:
+    """Run the steps; the exit code of each that did not end well, and of each that was run."""
+    job_folder = run.path / spec.jobs[0].submitit_folder
     codes: dict[str, int] = {}
     failure: str | None = None
-    for step in spec.steps:
+    for step in steps:
         stopped = _why_stopped(job_folder, stop)
         if stopped and failure is None:
             codes[step.step] = 128 + signal.SIGTERM
@@ -72,9 +105,30 @@ def run_steps(run_folder: str) -> int:
             codes[step.step], error = _run_step(run, spec, step, job, stop)
             if error is not None and failure is None:
                 failure = f"{step.label} failed: {error}"
-    code = next((code for code in codes.values() if code), 0)
-    write_json(job_folder / "outcome.json", {"exit_code": code, "steps": codes})
-    return code
+    if failure is not None and job["cluster"] != "local":  # the jobs after this one will not run
+        below = {step.step for step in steps}
+        for step in spec.steps:
+            if below.intersection(step.after) and not step.always:
+                below.add(step.step)
+                write_skipped(step.folder(run), failure, job)
+                print(f"{step.label}: skipped, because {failure}", flush=True)
+    return codes
+
+
+@contextlib.contextmanager
+def _slot(path: str, stop: _Stop) -> Iterator[None]:
+    """Hold the lock of a sweep's slot while at work; give up waiting for it when the job is stopped."""
+    if not path:
+        yield
+        return
+    with Path(path).open("ab") as file:
+        while stop.signal is None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(_SLOT_POLL_S)
+        yield
 
 
 def _why_stopped(job_folder: Path, stop: _Stop) -> str | None:
@@ -87,7 +141,10 @@ def _run_step(run: RunFolder, spec: JobSpec, step: Step, job: dict[str, str], st
     started = utc_now()
     print(f"{step.label}: {shlex.join(step.command)}", flush=True)
     code = _run_command(spec, step, launcher_log(folder), job, stop)
-    stopped = _why_stopped(run.path / spec.job.submitit_folder, stop) if stop.signal else None
+    stopped = _why_stopped(run.path / spec.jobs[0].submitit_folder, stop) if stop.signal else None
+    if code == CONTINUE and job["cluster"] != "local":
+        print(f"{step.label}: to be continued", flush=True)
+        return code, None
     error = conclude(folder, code, started, stopped, job)
     if error is not None and code == 0:
         code = 1
@@ -126,8 +183,8 @@ def _follow_into_death(parent: int) -> Callable[[], None]:
 
 
 def _kill_orphans() -> None:
-    """End what a killed launcher has left running."""
-    for pid in job_processes(os.environ[TOKEN]):
+    """End what a killed launcher has left running; under a scheduler that is its affair."""
+    for pid in job_processes(os.environ[TOKEN]) if TOKEN in os.environ else ():
         if pid != os.getppid():
             try:
                 os.kill(pid, signal.SIGKILL)

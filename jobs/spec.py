@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from jobs.resources import Resources
 from segdist.config import (
     EvaluateConfig,
     PipelineConfig,
@@ -17,43 +18,19 @@ from segdist.config import (
     TaskConfig,
     TrainConfig,
     require,
+    task_of,
 )
+from segdist.launch_step import MAX_RESTARTS
 from segdist.results import ResultError, RunFolder, StepFolder
 
-SCHEMA_VERSION = 1
-ClusterName = Literal["auto", "local", "slurm", "pbs"]
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Where the job runs, and on how many processes."""
-
-    cluster: ClusterName = "auto"
-    """Scheduler; "auto" looks for sbatch and qsub, and takes this machine where neither is there."""
-    nodes: int = 1
-    """Nodes; on the local cluster, groups of processes on this machine."""
-    ranks_per_node: int = 1
-    """Processes on each node."""
-    wait: bool = False
-    """Show the job's output until it ends, and exit with its exit code."""
-    dry_run: bool = False
-    """Print what would be run, and touch nothing."""
-
-    def __post_init__(self) -> None:
-        for option, value in (("nodes", self.nodes), ("ranks-per-node", self.ranks_per_node)):
-            require(value >= 1, f"--{option} {value}: must be at least 1; give 1 or more")
-
-    @property
-    def ranks(self) -> int:
-        """Processes over all nodes."""
-        return self.nodes * self.ranks_per_node
+SCHEMA_VERSION = 2
 
 
 def _refuse_small_batch(batch: int, resources: Resources) -> None:
     require(
         batch >= resources.ranks,
         f"--batch {batch}: must be at least the number of ranks, {resources.ranks} "
-        f"(--nodes {resources.nodes} x --ranks-per-node {resources.ranks_per_node}); "
+        f"(--nodes {resources.nodes} x --ranks-per-node {resources.ranks_per_node or 1}); "
         f"give --batch {resources.ranks} or more, or fewer ranks",
     )
 
@@ -114,7 +91,10 @@ class Commands:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a job. ``step`` is its folder within the run: train, evaluate/NAME, quantize or report."""
+    """One step of a job. ``step`` is its folder within the run: train, evaluate/NAME, quantize or report.
+
+    It runs when the steps in ``after`` are completed; one with ``always`` when they have ended in whatever way.
+    """
 
     step: str
     task: str
@@ -122,6 +102,8 @@ class Step:
     nodes: int
     ranks_per_node: int
     command: tuple[str, ...]
+    after: tuple[str, ...] = ()
+    always: bool = False
 
     @property
     def label(self) -> str:
@@ -135,24 +117,31 @@ class Step:
 
 @dataclass(frozen=True)
 class Job:
-    """The job that runs the steps: enough to find it again from another shell on another day.
+    """One job of the scheduler: enough to find it again from another shell on another day.
 
-    ``pid`` and ``pid_started`` name one process for good (see :func:`jobs.processes.process_started`);
-    ``token`` is in the environment of every process of the job; ``submitit_folder`` is relative to the run.
+    ``steps`` are those it runs, one after the other. ``submitit_folder``, relative to the run, has the job's own
+    files; ``output`` is what the batch script printed. On the local cluster ``pid`` and ``pid_started`` name one
+    process for good (see :func:`jobs.processes.process_started`), and ``token`` is in the environment of every
+    process of the job.
     """
 
     cluster: str
     id: str
     host: str
-    pid: int
-    pid_started: str
-    token: str
+    steps: tuple[str, ...]
     submitit_folder: str
+    output: str = ""
+    pid: int = 0
+    pid_started: str = ""
+    token: str = ""
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """``run.json``: what was asked for, by which command, which versions; ``earlier`` has those before."""
+    """``run.json``: what was asked for, by which command, which versions; ``earlier`` has those before.
+
+    ``slot`` is for the runs of a sweep on the local cluster: a file to hold a lock on while at work.
+    """
 
     run: str
     task: str
@@ -160,58 +149,85 @@ class JobSpec:
     command: tuple[str, ...]
     cwd: str
     resources: dict[str, Any]
+    profile: dict[str, Any]
     steps: tuple[Step, ...]
     versions: dict[str, str]
-    job: Job
+    jobs: tuple[Job, ...]
+    slot: str = ""
     earlier: tuple[dict[str, Any], ...] = ()
     schema_version: int = SCHEMA_VERSION
+
+    def job_of(self, step: str) -> Job:
+        """The job that runs a step."""
+        return next(job for job in self.jobs if step in job.steps)
 
 
 Steps = Sequence[tuple[Step, TaskConfig | None]]
 
 
-def plan(submission: Submission, run: RunFolder, commands: Commands) -> Steps:
-    """The steps of a submission in order, each with its config (the report has none)."""
+def plan(submission: Submission, run: RunFolder, commands: Commands, cluster: str = "local") -> Steps:
+    """The steps of a submission in order, each with its config (the report has none).
+
+    On a cluster the sizes of a pipeline's evaluations are steps of their own, which run side by side.
+    """
     config = dataclasses.replace(submission, run=str(run.path))
     if isinstance(config, TrainSubmission):
-        configs: list[TaskConfig] = [_base(config, TrainConfig)]
+        stages: list[list[TaskConfig]] = [[_base(config, TrainConfig)]]
     elif isinstance(config, EvaluateSubmission):
-        configs = [_base(config, EvaluateConfig)]
+        stages = [[_base(config, EvaluateConfig)]]
     elif isinstance(config, QuantizeSubmission):
-        configs = [_base(config, QuantizeConfig)]
+        stages = [[_base(config, QuantizeConfig)]]
     else:
-        configs = [
-            config.train(),
-            config.evaluate("fp32"),
-            config.quantize(),
-            config.evaluate("int8", str(run.model_int8)),
+        stages = [
+            [config.train()],
+            _evaluations(config.evaluate("fp32"), cluster),
+            [config.quantize()],
+            _evaluations(config.evaluate("int8", str(run.model_int8)), cluster),
         ]
-    steps: list[tuple[Step, TaskConfig | None]] = [(_step(c, run, submission.resources, commands), c) for c in configs]
+    steps: list[tuple[Step, TaskConfig | None]] = []
+    before: tuple[str, ...] = ()
+    for stage in stages:
+        made = [_step(one, run, submission.resources, commands, before) for one in stage]
+        steps += zip(made, stage)
+        before = tuple(step.step for step in made)
     if isinstance(config, PipelineSubmission):
         report = ("--format", "html", "--out", str(run.report_html))
         command = (*commands.reporter, str(run.path), *report)
-        steps.append((Step("report", "report", "report", 1, 1, command), None))
+        every = tuple(step.step for step, _ in steps)
+        steps.append((Step("report", "report", "report", 1, 1, command, every, always=True), None))
     return steps
+
+
+def _evaluations(config: EvaluateConfig, cluster: str) -> list[TaskConfig]:
+    sizes = config.evaluation.sizes
+    if cluster == "local" or len(sizes) == 1:
+        return [config]
+    return [
+        dataclasses.replace(
+            config,
+            name=f"{config.name}-{size}",
+            evaluation=dataclasses.replace(config.evaluation, sizes=(size,)),
+        )
+        for size in sizes
+    ]
 
 
 def _base(config: Any, cls: type[Any]) -> Any:
     return cls(**{f.name: getattr(config, f.name) for f in dataclasses.fields(cls)})
 
 
-def _step(config: TaskConfig, run: RunFolder, resources: Resources, commands: Commands) -> Step:
-    if isinstance(config, TrainConfig):
-        task, name = "train", "train"
-    elif isinstance(config, EvaluateConfig):
-        task, name = "evaluate", config.name
-    else:
-        task, name = "quantize", "quantize"
-    nodes, ranks_per_node = resources.nodes, resources.ranks_per_node
+def _step(config: TaskConfig, run: RunFolder, resources: Resources, commands: Commands, after: tuple[str, ...]) -> Step:
+    task = task_of(config)
+    name = config.name if isinstance(config, EvaluateConfig) else task
+    nodes, ranks_per_node = resources.nodes, resources.ranks_per_node or 1
     if task == "quantize":
         nodes = ranks_per_node = 1
     folder = run.step(task, name)
-    size = ("--nodes", str(nodes), "--ranks-per-node", str(ranks_per_node))
+    size = ["--nodes", str(nodes), "--ranks-per-node", str(ranks_per_node)]
+    if resources.max_restarts is not None and resources.max_restarts != MAX_RESTARTS:
+        size += ["--max-restarts", str(resources.max_restarts)]
     command = (*commands.launcher, *size, task, "--config", str(folder.config_json))
-    return Step(folder.path.relative_to(run.path).as_posix(), task, name, nodes, ranks_per_node, command)
+    return Step(folder.path.relative_to(run.path).as_posix(), task, name, nodes, ranks_per_node, command, after)
 
 
 def to_plain(spec: JobSpec) -> dict[str, Any]:
@@ -238,11 +254,18 @@ def read_spec(path: Path) -> JobSpec:
             f"{path}: has schema {found!r}, this version reads {SCHEMA_VERSION}; use the version that wrote it"
         )
     try:
-        steps = tuple(Step(**{**s, "command": tuple(s["command"])}) for s in values.pop("steps"))
-        tuples = {key: tuple(values[key]) for key in ("command", "earlier")}
-        return JobSpec(**{**values, **tuples, "job": Job(**values["job"]), "steps": steps})
-    except (KeyError, TypeError) as error:
+        steps = tuple(Step(**_tuples(step, "command", "after")) for step in values["steps"])
+        jobs = tuple(Job(**_tuples(job, "steps")) for job in values["jobs"])
+        spec = JobSpec(**{**_tuples(values, "command", "earlier"), "jobs": jobs, "steps": steps})
+        for step in spec.steps:
+            spec.job_of(step.step)
+        return spec
+    except (KeyError, TypeError, StopIteration) as error:
         raise ResultError(f"{path}: lacks a field or has a foreign one ({error}); copy the run folder again") from error
+
+
+def _tuples(values: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {**values, **{key: tuple(values[key]) for key in keys}}
 
 
 def step_names(steps: Sequence[Step]) -> str:

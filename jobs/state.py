@@ -1,4 +1,4 @@
-"""The truth about a run: what its folder says, and whether the job's process is alive."""
+"""The truth about a run: what its folder says, and what the scheduler says about its jobs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import dataclasses
 import datetime
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jobs.processes import job_alive
-from jobs.spec import Job, JobSpec, read_spec
+from jobs.clusters.base import NOT_KNOWN, Entry
+from jobs.queue import Queue
+from jobs.spec import Job, JobSpec, Step, read_spec
 from segdist.config import ConfigError
 from segdist.results import Result, ResultError, RunFolder, StepFolder, read_metrics, utc_now
 
@@ -30,7 +31,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class StepState:
-    """One step now. ``error``: why it failed, was skipped or is unknown; ``progress``: its last epoch."""
+    """One step now. ``error``: why it failed, was skipped or is unknown; ``progress``: its last epoch.
+
+    ``epoch_s`` is how long that epoch took, validation included; ``entry`` what the scheduler says about its job.
+    """
 
     step: str
     task: str
@@ -43,6 +47,9 @@ class StepState:
     elapsed_s: float | None = None
     progress: dict[str, Any] = dataclasses.field(default_factory=dict)
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    epoch_s: float | None = None
+    job: Job | None = None
+    entry: Entry = NOT_KNOWN
 
     @property
     def label(self) -> str:
@@ -76,16 +83,22 @@ class RunState:
     note: str = ""
 
     @property
-    def job(self) -> Job:
-        """The job; raises ConfigError for a run that has none."""
+    def jobs(self) -> tuple[Job, ...]:
+        """The jobs; raises ConfigError for a run that has none."""
         if self.spec is None:
             raise ConfigError(self.note)
-        return self.spec.job
+        return self.spec.jobs
+
+    @property
+    def entries(self) -> list[tuple[Job, Entry]]:
+        """Each job of the run with what its scheduler says."""
+        found = {step.job.id: (step.job, step.entry) for step in self.own_steps if step.job is not None}
+        return list(found.values())
 
     @property
     def job_folder(self) -> Path:
         """The folder of the job's own files; raises ConfigError for a run that has no job."""
-        return self.folder.path / self.job.submitit_folder
+        return self.folder.path / self.jobs[0].submitit_folder
 
     @property
     def own_steps(self) -> list[StepState]:
@@ -102,12 +115,14 @@ class RunState:
 
     @property
     def exit_code(self) -> int:
-        """The job's exit code, once it has ended: that of its first failed step; 1 where it vanished."""
-        try:
-            outcome = json.loads((self.job_folder / "outcome.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return 1
-        return int(outcome["exit_code"])
+        """The exit code, once all has ended: that of the first step that failed; 1 where it left none."""
+        codes: dict[str, int] = {}
+        for outcome in self.job_folder.glob("outcome*.json"):
+            codes |= json.loads(outcome.read_text(encoding="utf-8"))["steps"]
+        for step in self.own_steps:
+            if step.state == "failed" or codes.get(step.step):
+                return codes.get(step.step) or 1
+        return 0 if all(step.state == "completed" for step in self.own_steps) else 1
 
 
 def launcher_log(folder: StepFolder) -> Path:
@@ -118,8 +133,8 @@ def launcher_log(folder: StepFolder) -> Path:
 def judge(results: Sequence[Result | None], started: Sequence[bool], alive: bool | None) -> list[State]:
     """The state of each step of one job, from the results that are there and whether the job is alive.
 
-    Steps run one after the other: the first without a result is at work, or was when the job died, unless one
-    before it had failed.
+    The steps of one job run one after the other: the first without a result is at work, or was when the job died,
+    unless one before it had failed.
     """
     states: list[State] = []
     first = True
@@ -137,7 +152,7 @@ def judge(results: Sequence[Result | None], started: Sequence[bool], alive: bool
     return states
 
 
-def read_run(path: Path, now: str | None = None) -> RunState:
+def read_run(path: Path, now: str | None = None, queue: Queue | None = None) -> RunState:
     """Read a run folder: its steps in the order in which they run, each with its state."""
     run = RunFolder(path)
     spec: JobSpec | None = None
@@ -146,35 +161,70 @@ def read_run(path: Path, now: str | None = None) -> RunState:
         spec = read_spec(run.run_json)
     except ResultError as error:
         note = str(error)
-    # The job first, then its files: what a job leaves behind is there before it ends.
-    alive = job_alive(spec.job) if spec else False
-    own = _own_steps(run, spec, alive, now or utc_now()) if spec else []
+    own: list[StepState] = []
+    alive: bool | None = False
+    if spec is not None:
+        # The jobs first, then their files: what a job leaves behind is there before it ends.
+        queue = queue or Queue()
+        queue.expect(spec.jobs)
+        entries = {job.id: queue.entry(job) for job in spec.jobs}
+        own = _own_steps(run, spec, entries, now or utc_now())
+        lives = [entry.alive for entry in entries.values()]
+        alive = True if True in lives else None if None in lives else False
     listed = {step.step for step in own}
     others = (_step_without_job(run, folder) for folder in run.steps())
     steps = sorted([*own, *(s for s in others if s and s.step not in listed)], key=_pipeline_order)
     return RunState(run, spec, alive, tuple(steps), note)
 
 
-def _own_steps(run: RunFolder, spec: JobSpec, alive: bool | None, now: str) -> list[StepState]:
-    folders = [step.folder(run) for step in spec.steps]
-    results = [_read_result(folder) for folder in folders]
-    states = judge([result for result, _ in results], [launcher_log(f).exists() for f in folders], alive)
-    steps = []
-    since = spec.created_at
-    for step, folder, state, (result, broken) in zip(spec.steps, folders, states, results):
-        elapsed = seconds_between(since, now) if state == "running" else None
-        if result is not None and state != "skipped":
-            elapsed = result.elapsed_s
-        error = result.error if result else _why_open(spec.job, state, broken)
-        progress, broken_metrics = _progress(folder)
-        steps.append(
-            StepState(
-                step.step, step.task, step.name, folder, state, error or broken_metrics, result,
-                result.started_at if result else since, elapsed, progress, _config(folder),
-            )
-        )  # fmt: skip
-        since = max(since, (result.ended_at if result else None) or since)
+def read_runs(paths: Sequence[Path], queue: Queue | None = None) -> list[RunState]:
+    """Read run folders, with one call to each scheduler for all their jobs."""
+    queue = queue or Queue()
+    for path in paths:
+        try:
+            queue.expect(read_spec(RunFolder(path).run_json).jobs)
+        except ResultError:  # read_run says what is amiss
+            continue
+    return [read_run(path, queue=queue) for path in paths]
+
+
+def _own_steps(run: RunFolder, spec: JobSpec, entries: Mapping[str, Entry], now: str) -> list[StepState]:
+    steps: list[StepState] = []
+    by_name: dict[str, StepState] = {}
+    for job in spec.jobs:
+        entry = entries[job.id]
+        folders = [step.folder(run) for step in spec.steps if step.step in job.steps]
+        found = [_read_result(folder) for folder in folders]
+        if entry.phase == "waiting":  # a failure that it is about to make good
+            found = [(None if r is not None and r.status == "failed" else r, broken) for r, broken in found]
+        started = [entry.phase != "waiting" and (launcher_log(f).exists() or job.cluster != "local") for f in folders]
+        states = judge([result for result, _ in found], started, entry.alive)
+        since = spec.created_at
+        for name, folder, state, (result, broken) in zip(job.steps, folders, states, found):
+            step = next(step for step in spec.steps if step.step == name)
+            upstream = next((by_name[o] for o in step.after if by_name[o].state in ("failed", "skipped")), None)
+            if state == "failed" and result is None and upstream is not None and not step.always:
+                state = "skipped"
+            steps.append(_step_state(step, folder, state, result, broken, since, now, job, entry, upstream))
+            by_name[name] = steps[-1]
+            since = max(since, (result.ended_at if result else None) or since)
     return steps
+
+
+def _step_state(
+    step: Step, folder: StepFolder, state: State, result: Result | None, broken: str | None, since: str, now: str,
+    job: Job, entry: Entry, upstream: StepState | None,
+) -> StepState:  # fmt: skip
+    elapsed = entry.elapsed_s if job.cluster != "local" else seconds_between(since, now)
+    elapsed = elapsed if state == "running" else None
+    if result is not None and state != "skipped":
+        elapsed = result.elapsed_s
+    error = result.error if result else _why_open(job, entry, state, broken, upstream)
+    progress, epoch_s, broken_metrics = _progress(folder)
+    return StepState(
+        step.step, step.task, step.name, folder, state, error or broken_metrics, result,
+        result.started_at if result else since, elapsed, progress, _config(folder), epoch_s, job, entry,
+    )  # fmt: skip
 
 
 def _step_without_job(run: RunFolder, folder: StepFolder) -> StepState | None:
@@ -183,7 +233,7 @@ def _step_without_job(run: RunFolder, folder: StepFolder) -> StepState | None:
         return None
     result, broken = _read_result(folder)
     name = folder.path.relative_to(run.path).as_posix()
-    progress, _ = _progress(folder)
+    progress, _, _ = _progress(folder)
     return StepState(
         name,
         folder.task,
@@ -213,23 +263,40 @@ def _read_result(folder: StepFolder) -> tuple[Result | None, str | None]:
     return result, None
 
 
-def _why_open(job: Job, state: State, broken: str | None) -> str | None:
-    where = f"job {job.id} on {job.host}"
+def _why_open(job: Job, entry: Entry, state: State, broken: str | None, upstream: StepState | None) -> str | None:
+    where = f"job {job.id} on {job.host}" if job.cluster == "local" else f"{job.cluster} job {job.id}"
     if state == "failed":
-        return broken or f"the job is gone: {where} ended without a result; see {job.submitit_folder}"
+        return broken or f"the job is gone: {where} ended{_how(entry)} without a result; see {_look_at(job)}"
     if state == "skipped":
+        if upstream is not None:
+            return f"{upstream.label} {upstream.state}: {upstream.last_error_line}"
         return f"the job is gone: {where} ended before this step"
-    if state == "unknown":
+    if state == "unknown" and job.cluster == "local":
         return f"{where} cannot be checked from here ({socket.gethostname()}); run this on {job.host}"
-    return broken
+    if state == "unknown":
+        return f"{where} cannot be checked now ({entry.reason}); ask again"
+    again = f"restart {entry.restarts}" if entry.restarts else ""
+    waits = entry.reason if state == "waiting" else ""
+    return broken or ", ".join(filter(None, (again, waits))) or None
 
 
-def _progress(folder: StepFolder) -> tuple[dict[str, Any], str | None]:
+def _how(entry: Entry) -> str:
+    return f" as {entry.state}{f' ({entry.reason})' if entry.reason else ''}" if entry.state else ""
+
+
+def _look_at(job: Job) -> str:
+    return job.output or job.submitit_folder
+
+
+def _progress(folder: StepFolder) -> tuple[dict[str, Any], float | None, str | None]:
+    """The last row of its metrics, the seconds of that epoch, and why they cannot be read."""
     try:
-        rows = read_metrics(folder.metrics_jsonl)
+        rows = [row for row in read_metrics(folder.metrics_jsonl) if isinstance(row, dict)]
     except (ValueError, OSError) as error:
-        return {}, str(error)
-    return (rows[-1] if rows and isinstance(rows[-1], dict) else {}), None
+        return {}, None, str(error)
+    times = [row["elapsed_s"] for row in rows[-2:] if isinstance(row.get("elapsed_s"), (int, float))]
+    took = times[-1] - (times[-2] if len(times) > 1 and times[-2] < times[-1] else 0.0) if times else None
+    return (rows[-1] if rows else {}), took, None
 
 
 def _config(folder: StepFolder) -> dict[str, Any]:
@@ -252,7 +319,7 @@ def _pipeline_order(step: StepState) -> tuple[int, str]:
     return {"train": 0, "quantize": 2, "report": 4}.get(step.task, 5), step.name
 
 
-def the_run(path: Path) -> RunState:
+def the_run(path: Path, queue: Queue | None = None) -> RunState:
     """The state of one run that a job was submitted for.
 
     Raises:
@@ -260,7 +327,7 @@ def the_run(path: Path) -> RunState:
     """
     if not path.is_dir():
         raise ConfigError(f"{path}: is no folder; give the run folder that jobs.submit printed")
-    state = read_run(path)
+    state = read_run(path, queue=queue)
     if state.spec is None:
         raise ConfigError(state.note)
     return state

@@ -1,4 +1,4 @@
-"""``python -m jobs.status [RUN…]``: one line a step: its state, epoch, score and time."""
+"""``python -m jobs.status [RUN…]``: one line a step: its state, nodes, epoch, loss, score, time, and why it waits."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from jobs.runs import find_runs
-from jobs.state import RunState, StepState, read_run
+from jobs.state import RunState, StepState, read_runs
 from jobs.table import as_number, duration, format_table, number
 from segdist.cli import run_command
 
-_HEAD = ("run", "step", "state", "epoch", "val loss", "mIoU %", "elapsed", "")
+_HEAD = ("run", "step", "state", "nodes", "epoch", "loss", "val loss", "mIoU %", "elapsed", "ETA", "")
+
+_LEFT = (0, 1, 2, 3, 10)
+_IF_ANY = ("nodes", "loss", "ETA")
+"""Columns that are left out where they are empty."""
 
 
 def step_values(run: RunState, step: StepState) -> dict[str, Any]:
@@ -27,18 +31,32 @@ def step_values(run: RunState, step: StepState) -> dict[str, Any]:
         "state": step.state,
         "epoch": as_number(step.progress.get("epoch")),
         "epochs": step.config_group("training").get("epochs"),
+        "train_loss": as_number(step.progress.get("train_loss")),
         "val_loss": as_number(step.progress.get("val_loss")),
         "miou_pct": as_number(step.progress.get("miou_pct", metrics.get("miou_pct"))),
         "elapsed_s": step.elapsed_s,
+        "eta_s": eta_s(step),
         "error": step.error,
-        "job": run.spec.job.id if run.spec else None,
-        "host": run.spec.job.host if run.spec else None,
+        "job": step.job.id if step.job else None,
+        "host": step.job.host if step.job else None,
+        "nodes": step.entry.nodes or None,
+        "restarts": step.entry.restarts,
+        "scheduler_state": step.entry.state or None,
+        "reason": step.entry.reason or None,
     }
+
+
+def eta_s(step: StepState) -> float | None:
+    """Seconds until a training that is at work will have ended, by the time that its last epoch took."""
+    epoch, epochs = as_number(step.progress.get("epoch")), as_number(step.config_group("training").get("epochs"))
+    if step.state != "running" or step.epoch_s is None or epoch is None or epochs is None:
+        return None
+    return max(0.0, (epochs - epoch) * step.epoch_s)
 
 
 def status_table(runs: Sequence[RunState]) -> str:
     """The table that is printed; a run's name stands on its first line only."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for run in runs:
         for index, step in enumerate(run.steps):
             values = step_values(run, step)
@@ -48,16 +66,21 @@ def status_table(runs: Sequence[RunState]) -> str:
                     run.folder.name if index == 0 else "",
                     step.label,
                     step.state,
+                    values["nodes"] or "–",
                     f"{epoch}/{values['epochs'] or '?'}" if epoch is not None else "–",
+                    number(values["train_loss"], 3),
                     number(values["val_loss"], 3),
                     number(values["miou_pct"]),
                     duration(step.elapsed_s),
+                    duration(values["eta_s"]),
                     step.last_error_line,
                 )
             )
         if not run.steps:
-            rows.append((run.folder.name, "–", "unknown", "–", "–", "–", "–", run.note))
-    return format_table(_HEAD, rows, left=(0, 1, 2, 7))
+            rows.append((run.folder.name, "–", "unknown", *["–"] * 7, run.note))
+    shown = [c for c, head in enumerate(_HEAD) if head not in _IF_ANY or any(row[c] != "–" for row in rows)]
+    left = [place for place, column in enumerate(shown) if column in _LEFT]
+    return format_table([_HEAD[c] for c in shown], [[row[c] for c in shown] for row in rows], left)
 
 
 def outcome(step: StepState) -> str:
@@ -80,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def body() -> None:
-        runs = [read_run(path) for path in find_runs(args.runs)]
+        runs = read_runs(find_runs(args.runs))
         if args.format == "json":
             print(json.dumps([step_values(run, step) for run in runs for step in run.steps], indent=2))
         else:

@@ -16,8 +16,10 @@ from typing import Any
 
 import segdist
 from jobs.checks import check_free, check_model, unused_run
-from jobs.clusters import choose_cluster, local
+from jobs.clusters import choose_cluster, local, scheduler
+from jobs.clusters.base import Planned, SubmitError
 from jobs.processes import this_process
+from jobs.resources import Profile, read_profile, resolve
 from jobs.spec import (
     SUBMISSIONS,
     Commands,
@@ -31,6 +33,7 @@ from jobs.spec import (
     step_names,
     to_plain,
 )
+from jobs.sweep import split_sweep
 from segdist import config as configs
 from segdist.cli import parse, run_command
 from segdist.config import ConfigError, TaskConfig, require
@@ -52,7 +55,7 @@ def main(argv: Sequence[str] | None = None, commands: Commands | None = None) ->
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return run_command(lambda: submit(arguments, commands or Commands()))
-    except local.SubmitError as error:
+    except SubmitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -67,35 +70,87 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_help(), end="", file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
-    task, submission = _parse(argv)
-    cluster, why = choose_cluster(submission.resources.cluster)
-    run = RunFolder(submission.run or unused_run(task, submission))
-    steps = plan(submission, run, commands)
+    task, runs = _runs(argv)
+    first = runs[0][1]
+    resources = first.resources
+    cluster, why = choose_cluster(resources.cluster, dry_run=resources.dry_run)
+    profile = read_profile(resources.profile)
+    plans = [(run, one, plan(one, run, commands, cluster)) for run, one in runs]
     from segdist.preflight import preflight
 
-    check_model(task, submission, run)
-    check_free(run, steps, submission.overwrite)
-    preflight(submission)
+    for run, one, steps in plans:
+        check_model(task, one, run)
+        check_free(run, steps, one.overwrite)
+    preflight(first)
 
     print(f"cluster: {cluster} ({why})")
-    print(describe(run, steps, submission))
-    if submission.resources.dry_run:
-        for step, config in steps:
-            if config is not None:
-                print(f"\n{describe_config(step, config)}")
+    if len(plans) > 1:
+        print(f"sweep:   {len(plans)} runs in {plans[0][0].path.parent}")
+    for run, one, steps in plans:
+        print(describe(run, steps, one))
+    if cluster == "local" and resources.max_restarts not in (None, profile.max_restarts):
+        print("note: --max-restarts: nothing requeues a job of the local cluster")
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    planned = [
+        Planned(run, tuple(s for s, _ in steps), f".submitit/{stamp}", str(Path.cwd())) for run, _, steps in plans
+    ]
+    if resources.dry_run:
+        for _, _, steps in plans:
+            for step, config in steps:
+                if config is not None:
+                    print(f"\n{describe_config(step, config)}")
+        if cluster != "local":
+            for name, text in scheduler(cluster).scripts(planned, resources, profile).items():
+                print(f"\n# {name}: the job's script\n{text.rstrip()}")
         print("\ndry run: nothing was written or started")
         return 0
-    spec = _spec(task, argv, run, steps, submission, cluster)
+    specs = [_spec(task, argv, one, p, profile, index) for index, ((_, one, _), p) in enumerate(zip(plans, planned))]
     try:
-        _write(run, spec, steps)
-        job = local.submit(run.path, spec.job)
-        write_json(run.run_json, to_plain(dataclasses.replace(spec, job=job)))
+        for (run, _, steps), spec in zip(plans, specs):
+            _write(run, spec, steps)
+        if cluster == "local":
+            jobs: Sequence[tuple[Job, ...]] = [
+                (local.submit(run.path, s.jobs[0]),) for (run, _, _), s in zip(plans, specs)
+            ]
+        else:
+            jobs = scheduler(cluster).submit(planned, resources, profile)
+        for (run, _, _), spec, made in zip(plans, specs, jobs):
+            write_json(run.run_json, to_plain(dataclasses.replace(spec, jobs=tuple(made))))
     except OSError as error:
-        raise ConfigError(f"--run {run.path}: cannot be written ({error}); give a folder you may write to") from error
-    print(f"job:     {job.id} on {job.host}\n")
-    for line in ("status {}", "logs {} --follow", "cancel {}"):
+        raise ConfigError(
+            f"--run {plans[0][0].path}: cannot be written ({error}); give a folder you may write to"
+        ) from error
+    _say_submitted(plans[0][0], jobs)
+    if resources.wait:
+        return max(_wait(run) for run, _, _ in plans)
+    return 0
+
+
+def _say_submitted(run: RunFolder, jobs: Sequence[tuple[Job, ...]]) -> None:
+    ids = [", ".join(job.id for job in of_run) for of_run in jobs]
+    print(
+        f"job:     {'; '.join(ids)} {'on ' + jobs[0][0].host if jobs[0][0].cluster == 'local' else ''}".rstrip() + "\n"
+    )
+    folder = run.path if len(jobs) == 1 else run.path.parent
+    print(f"  python -m jobs.status {shlex.quote(str(folder))}")
+    for line in ("logs {} --follow", "cancel {}"):
         print("  python -m jobs." + line.format(shlex.quote(str(run.path))), flush=True)
-    return _wait(run) if submission.resources.wait else 0
+
+
+def _runs(argv: Sequence[str]) -> tuple[str, list[tuple[RunFolder, Submission]]]:
+    """The task, and every run with its submission: one, or those of a sweep."""
+    argv = ["--queue" + word[len("--partition") :] if word.split("=")[0] == "--partition" else word for word in argv]
+    rest, elements = split_sweep(argv)
+    task, base = _parse([*rest, *elements[0].argv] if elements else rest)
+    if not elements:
+        return task, [(RunFolder(base.run or unused_run(task, base)), base)]
+    require(
+        task in ("train", "pipeline"),
+        f"--sweep: is for train and pipeline; submit {task} once for each of its values",
+    )
+    folder = Path(base.run or unused_run(f"sweep-{task}", base))
+    others = [_parse([*rest, *element.argv])[1] for element in elements[1:]]
+    return task, [(RunFolder(folder / e.name), one) for e, one in zip(elements, [base, *others])]
 
 
 def _help() -> str:
@@ -108,7 +163,8 @@ def _parse(argv: Sequence[str]) -> tuple[str, Submission]:
     known = ", ".join(SUBMISSIONS)
     require(task in SUBMISSIONS, f"task {task!r}: is not known; give one of {known} as the first word")
     submission: Submission = parse(SUBMISSIONS[task], argv[1:], f"python -m jobs.submit {task}")
-    return task, submission
+    resources = resolve(submission.resources, read_profile(submission.resources.profile))
+    return task, dataclasses.replace(submission, resources=resources)
 
 
 def describe(run: RunFolder, steps: Steps, submission: Submission) -> str:
@@ -133,28 +189,36 @@ def describe_config(step: Step, config: TaskConfig) -> str:
 
 
 def _spec(
-    task: str, argv: Sequence[str], run: RunFolder, steps: Steps, submission: Submission, cluster: str
+    task: str, argv: Sequence[str], submission: Submission, planned: Planned, profile: Profile, index: int
 ) -> JobSpec:
     from segdist.versions import checkout_commit
 
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     # Until the job is there, this process is what is at work on the run.
     pid, started = this_process()
+    names = tuple(step.step for step in planned.steps)
+    job = Job(
+        "local", "", socket.gethostname(), names, planned.submitit_folder, "", pid, started, token=uuid.uuid4().hex
+    )
+    resources = submission.resources
+    swept = any(word.partition("=")[0] == "--sweep" for word in argv)
+    slot = planned.run.path.parent.resolve() / f".slot{index % (resources.max_parallel or 1)}"
     return JobSpec(
-        run=str(run.path),
+        run=str(planned.run.path),
         task=task,
         created_at=utc_now(),
         command=(sys.executable, "-m", "jobs.submit", *argv),
-        cwd=str(Path.cwd()),
-        resources=dataclasses.asdict(submission.resources),
-        steps=tuple(step for step, _ in steps),
+        cwd=planned.cwd,
+        resources=dataclasses.asdict(resources),
+        profile=dataclasses.asdict(profile),
+        steps=planned.steps,
         versions={
             "segdist": segdist.__version__,
             "commit": checkout_commit() or "unknown",
             "python": platform.python_version(),
         },
-        job=Job(cluster, "", socket.gethostname(), pid, started, uuid.uuid4().hex, f".submitit/{stamp}"),
-        earlier=_earlier(run),
+        jobs=(job,),
+        slot=str(slot) if swept else "",
+        earlier=_earlier(planned.run),
     )
 
 

@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from segdist.cli import parse, run_command
-from segdist.config import TASKS, ConfigError, EvaluateConfig, TaskConfig, require, task_of
+from segdist.config import TASKS, ConfigError, EvaluateConfig, PipelineConfig, TaskConfig, require, task_of
+from segdist.launch_pipeline import run_pipeline
 from segdist.launch_step import MAX_RESTARTS, launch, settle_earlier
 from segdist.results import RunFolder, StepFolder
 from segdist.runtime.allocation import THIS_MACHINE, Allocation, slurm_allocation
@@ -33,6 +34,8 @@ from segdist.runtime.starters import ORDER, choose_starter
 
 RANK_COMMAND = (sys.executable, "-m", "segdist")
 """What a rank runs; the task and its options follow."""
+LAUNCHED: dict[str, type[TaskConfig] | type[PipelineConfig]] = {**TASKS, "pipeline": PipelineConfig}
+"""What can be launched: the tasks, and all of them in order."""
 _LOCAL_PORTS = range(10_000, 32_768)
 """Below the ports that the kernel gives to outgoing connections."""
 
@@ -183,7 +186,7 @@ def split_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, str, list[
     Raises:
         ConfigError: for a wrong option of the launcher, or no task.
     """
-    tasks = "\n".join(f"  {name:9} {(config.__doc__ or '').strip()}" for name, config in TASKS.items())
+    tasks = "\n".join(f"  {name:9} {(config.__doc__ or '').strip()}" for name, config in LAUNCHED.items())
     parser = _Parser(
         prog="python -m segdist.launch",
         usage="%(prog)s [--nodes N] [--ranks-per-node R] [--grace SECONDS] TASK [task options ...]",
@@ -206,9 +209,9 @@ def split_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, str, list[
         help="how ranks are started: local (processes of this machine), srun, or the first that works here of "
         f"{', '.join(ORDER)}; name one or several to choose (default: auto)",
     )
-    at = next((place for place, word in enumerate(argv) if word in TASKS), len(argv))
+    at = next((place for place, word in enumerate(argv) if word in LAUNCHED), len(argv))
     options, unknown = parser.parse_known_args(list(argv[:at]))
-    known = f"a task ({', '.join(TASKS)})"
+    known = f"a task ({', '.join(LAUNCHED)})"
     require(not unknown, f"{' '.join(unknown)}: is neither {known} nor an option; see {parser.prog} --help")
     require(at < len(argv), f"TASK is missing: give {known}; see {parser.prog} --help")
     return options, argv[at], list(argv[at + 1 :])
@@ -220,13 +223,17 @@ def main(argv: Sequence[str] | None = None, rank_command: Sequence[str] = RANK_C
     def body() -> int:
         options, task, task_options = split_arguments(sys.argv[1:] if argv is None else argv)
         prog = f"python -m segdist.launch {task}"
-        config: TaskConfig = parse(TASKS[task], task_options, prog)
+        config: TaskConfig | PipelineConfig = parse(LAUNCHED[task], task_options, prog)
         require(bool(config.run), '--run "": must name the run folder; add for example --run runs/first')
         allocation = THIS_MACHINE if options.starter == "local" else find_allocation(os.environ)
         require(
             options.starter != "srun" or allocation.scheduler == "slurm",
             "--starter srun: needs a Slurm job around it; use sbatch or salloc, or --starter local",
         )
+        if isinstance(config, PipelineConfig):
+            return run_pipeline(
+                options, config, allocation, lambda o, c, a: run_step(o, c, a, allocation, rank_command)
+            )
         return run_step(options, config, [task, *task_options], allocation, rank_command)
 
     return run_command(body)

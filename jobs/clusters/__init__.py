@@ -1,28 +1,56 @@
-"""Where a job runs. This version submits to the local machine; the job scripts serve Slurm and PBS."""
+"""Where a job runs: this machine, Slurm or PBS."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from segdist.config import ConfigError
 
-_SCHEDULERS = {"slurm": ("Slurm", "sbatch", "slurm/"), "pbs": ("PBS", "qsub", "pbs/")}
+if TYPE_CHECKING:
+    from jobs.clusters.base import Scheduler
+
+_SUBMIT_COMMANDS = {"slurm": "sbatch", "pbs": "qsub"}
 
 
-def choose_cluster(asked: str, which: Callable[[str], str | None] = shutil.which) -> tuple[str, str]:
+def choose_cluster(
+    asked: str, which: Callable[[str], str | None] = shutil.which, dry_run: bool = False
+) -> tuple[str, str]:
     """The cluster to submit to, and why; ``asked`` is auto, local, slurm or pbs.
 
+    A dry run needs no scheduler.
+
     Raises:
-        ConfigError: for Slurm and PBS, asked for or found.
+        ConfigError: for a scheduler that was asked for and is not on PATH, or one that this version cannot use.
     """
     if asked == "local":
         return "local", "asked for"
-    for cluster, (name, command, scripts) in _SCHEDULERS.items():
-        if asked == cluster or (asked == "auto" and which(command)):
-            found = f" ({command} is on PATH)" if asked == "auto" else ""
-            raise ConfigError(
-                f"--cluster {asked}{found}: {name} submission is not part of this version; "
-                f"use --cluster local, or the job scripts in {scripts}"
-            )
+    for cluster, command in _SUBMIT_COMMANDS.items():
+        found = which(command) is not None
+        if asked == cluster or (asked == "auto" and found):
+            if cluster == "pbs":
+                raise ConfigError(
+                    f"--cluster {asked}{' (qsub is on PATH)' if found else ''}: PBS submission is not part of this "
+                    "version; use --cluster local"
+                )
+            if not found and not dry_run:
+                raise ConfigError(
+                    f"--cluster {asked}: {command} is not on PATH; submit on a login node of the cluster, "
+                    "or give --cluster local"
+                )
+            return cluster, f"{command} is on PATH" if asked == "auto" else "asked for"
     return "local", "neither sbatch nor qsub is on PATH"
+
+
+def scheduler(cluster: str) -> Scheduler:
+    """The scheduler of that name: slurm.
+
+    Raises:
+        ConfigError: for another one, as in a run folder of a later version.
+    """
+    if cluster == "slurm":
+        from jobs.clusters.slurm import Slurm
+
+        return Slurm()
+    raise ConfigError(f"cluster {cluster!r}: is not known to this version; use the version that submitted the job")

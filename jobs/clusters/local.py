@@ -9,20 +9,18 @@ So the submission itself happens in a process with a session of its own::
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+from jobs.clusters.base import SubmitError
 from jobs.processes import TOKEN, stat_of
 from jobs.spec import Job
 
 _YEAR_MIN = 366 * 24 * 60
-
-
-class SubmitError(RuntimeError):
-    """The job could not be started. The message says where its output is."""
 
 
 def submit(run: Path, job: Job) -> Job:
@@ -47,7 +45,7 @@ def submit(run: Path, job: Job) -> Job:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise SubmitError(f"submitit did not start the job: {lines[-1] if lines else 'no output'}; see {log}")
     pid, started = (folder / "pid").read_text(encoding="ascii").split()
-    return Job("local", pid, socket.gethostname(), int(pid), started, job.token, job.submitit_folder)
+    return dataclasses.replace(job, id=pid, host=socket.gethostname(), pid=int(pid), pid_started=started)
 
 
 def _submit_here(run: str, folder: Path) -> None:

@@ -39,8 +39,8 @@ def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
 def write_run(run: str, host: str, pid: int, started: str) -> None:
     """A run folder of which that process is said to be at work."""
     step = Step("train", "train", "train", 1, 1, ("launch",))
-    job = Job("local", "77", host, pid, started, "token", ".submitit/1")
-    spec = JobSpec(run, "train", "2026-01-31T12:00:00Z", (), "/", {}, (step,), {}, job)
+    job = Job("local", "77", host, ("train",), ".submitit/1", pid=pid, pid_started=started, token="token")
+    spec = JobSpec(run, "train", "2026-01-31T12:00:00Z", (), "/", {}, {}, (step,), {}, (job,))
     write_json(Path(run, "run.json"), to_plain(spec))
 
 
@@ -54,7 +54,7 @@ class Cluster:
     def submit(self, *argv: str, stand_in: str = "") -> int:
         """``python -m jobs.submit`` with the stand-in behaving as told; returns the exit code."""
         self._monkeypatch.setenv("STAND_IN", stand_in)
-        return main(argv, COMMANDS)
+        return main([argv[0], "--cluster", "local", *argv[1:]], COMMANDS)
 
     def state(self, run: str) -> RunState:
         """The run's state as a reader sees it."""
@@ -66,7 +66,7 @@ class Cluster:
 
     def processes(self, run: str) -> list[int]:
         """The living processes of the run's job."""
-        return job_processes(read_spec(Path(run) / "run.json").job.token)
+        return job_processes(read_spec(Path(run) / "run.json").jobs[0].token)
 
     def start_hanging(self, run: str, *argv: str, how: str = "hang") -> None:
         """Submit a training on 2 x 1 ranks that does not end by itself; return when both are at work."""
@@ -83,5 +83,5 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     yield Cluster(tmp_path, monkeypatch)
     for record in tmp_path.glob("**/run.json"):
         if "token" in record.read_text():
-            for pid in job_processes(read_spec(record).job.token):
+            for pid in job_processes(read_spec(record).jobs[0].token):
                 os.kill(pid, signal.SIGKILL)

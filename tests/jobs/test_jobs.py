@@ -26,7 +26,7 @@ def in_a_shell_of_its_own(*argv: str) -> subprocess.Popen[str]:
     """``python -m jobs.submit`` as a user starts it, in a session that can be closed."""
     code = (
         "import sys; from jobs.submit import main; from jobs.spec import Commands\n"
-        f"sys.exit(main(sys.argv[1:], {COMMANDS!r}))"
+        f"sys.exit(main([*sys.argv[1:], '--cluster', 'local'], {COMMANDS!r}))"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, *argv],
@@ -71,19 +71,19 @@ def test_a_pipeline_runs_its_steps_in_order(cluster: Cluster, capsys: pytest.Cap
         "evaluate/int8",
         "report",
     ]
-    assert record["job"]["host"] == socket.gethostname()
-    assert record["job"]["id"] == str(record["job"]["pid"])
+    assert record["jobs"][0]["host"] == socket.gethostname()
+    assert record["jobs"][0]["id"] == str(record["jobs"][0]["pid"])
     assert set(record["versions"]) == {"segdist", "commit", "python"}
     assert record["steps"][0]["command"][2:] == (
         ["--nodes", "2", "--ranks-per-node", "1", "train", "--config", "r/train/config.json"]
     )
     assert json.loads(run.step("train").config_json.read_text())["run"] == "r"
-    assert (run.path / record["job"]["submitit_folder"]).is_dir()
+    assert (run.path / record["jobs"][0]["submitit_folder"]).is_dir()
     assert run.report_html.read_text() == "r --format html --out r/report.html"
     assert not (run.path / "quantize" / "logs" / "rank1.log").exists()
 
     train = run.step("train").read_result()
-    assert train.job == {"cluster": "local", "id": record["job"]["id"]}
+    assert train.job == {"cluster": "local", "id": record["jobs"][0]["id"]}
     assert train.metrics["submitit"] == []  # ranks are found from the launcher's variables alone
     wait_until(lambda: not cluster.processes("r"))
 

@@ -141,12 +141,18 @@ def test_the_same_as_json(cluster: Cluster, capsys: pytest.CaptureFixture[str]) 
             "state": "failed",
             "epoch": 2,
             "epochs": None,
+            "train_loss": None,
             "val_loss": 0.9,
             "miou_pct": 52.5,
             "elapsed_s": None,
+            "eta_s": None,
             "error": "no disk",
             "job": None,
             "host": None,
+            "nodes": None,
+            "restarts": 0,
+            "scheduler_state": None,
+            "reason": None,
         }
     ]
 

@@ -46,10 +46,10 @@ def test_states_follow_from_the_results_and_the_job(
 
 def test_a_process_is_known_by_its_start() -> None:
     pid, started = this_process()
-    job = Job("local", "1", socket.gethostname(), pid, started, "", "")
+    job = Job("local", "1", socket.gethostname(), (), "", pid=pid, pid_started=started)
     assert job_alive(job) is True
-    assert job_alive(Job("local", "1", socket.gethostname(), pid, started + "1", "", "")) is False
-    assert job_alive(Job("local", "1", "node7.example", pid, started, "", "")) is None
+    assert job_alive(Job("local", "1", socket.gethostname(), (), "", pid=pid, pid_started=started + "1")) is False
+    assert job_alive(Job("local", "1", "node7.example", (), "", pid=pid, pid_started=started)) is None
 
 
 def test_a_zombie_is_dead() -> None:
@@ -73,8 +73,8 @@ def test_a_killed_job_has_failed_and_leaves_nothing_running(cluster: Cluster, vi
     assert set(states.values()) == {"skipped"}
     train = cluster.state("r").steps[0]
     assert train.error in (
-        f"the job is gone: job {read_spec(Path('r/run.json')).job.id} on {socket.gethostname()} ended "
-        f"without a result; see {read_spec(Path('r/run.json')).job.submitit_folder}",
+        f"the job is gone: job {read_spec(Path('r/run.json')).jobs[0].id} on {socket.gethostname()} ended "
+        f"without a result; see {read_spec(Path('r/run.json')).jobs[0].submitit_folder}",
         "stopped by SIGTERM",
     )
     assert (train.error == "stopped by SIGTERM") == (victim == "submitit.local._local")

@@ -62,7 +62,7 @@ def test_help_of_a_task_has_the_resources_under_their_own_heading(capsys: pytest
     for option in (
         "--cluster {auto,local,slurm,pbs}",
         "--nodes INT",
-        "--ranks-per-node INT",
+        "--ranks-per-node {None}|INT",
         "--wait",
         "--dry-run",
     ):
@@ -153,7 +153,9 @@ def test_an_unknown_key_of_the_file_is_refused_with_the_known_ones(
 ) -> None:
     Path("job.toml").write_text("[resources]\nnode = 3\n")
     assert refusal(capsys, "train", "--config", "job.toml") == (
-        "error: job.toml: unknown key 'node' in [resources]; known here: cluster, nodes, ranks_per_node, wait, dry_run"
+        "error: job.toml: unknown key 'node' in [resources]; known here: cluster, profile, nodes, "
+        "ranks_per_node, cores_per_node, queue, account, constraint, walltime, max_restarts, options, sweep, "
+        "max_parallel, wait, dry_run"
     )
 
 
@@ -208,14 +210,19 @@ def test_no_task_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (
             "train --cluster slurm",
-            "error: --cluster slurm: Slurm submission is not part of this version; "
-            "use --cluster local, or the job scripts in slurm/",
+            "error: --cluster slurm: sbatch is not on PATH; submit on a login node of the cluster, "
+            "or give --cluster local",
         ),
         (
             "train --cluster pbs --dry-run",
-            "error: --cluster pbs: PBS submission is not part of this version; "
-            "use --cluster local, or the job scripts in pbs/",
+            "error: --cluster pbs: PBS submission is not part of this version; use --cluster local",
         ),
+        ("train --walltime 90m", "--walltime 90m: must be HH:MM:SS or D-HH:MM:SS; give for example 06:00:00"),
+        ("train --profile nowhere.toml", "nowhere.toml: cannot be read"),
+        ("train --sweep lr", "--sweep lr: must be KEY=VALUE,VALUE; give for example --sweep lr=0.01,0.05"),
+        ("train --sweep lr=0.1,0.2 --sweep lr=0.3", "--sweep lr=0.3: lr is swept already; give all its values at once"),
+        ("train --sweep model=unet,vgg", "invalid choice"),
+        ("evaluate --weights x --sweep name=a,b", "--sweep: is for train and pipeline"),
     ],
 )
 def test_what_cannot_be_is_refused(capsys: pytest.CaptureFixture[str], argv: str, message: str) -> None:
@@ -278,18 +285,19 @@ def test_a_run_json_that_is_not_whole_is_not_overwritten(capsys: pytest.CaptureF
 # --- which cluster ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("found", "name"), [("sbatch", "Slurm"), ("qsub", "PBS")])
-def test_auto_on_a_cluster_says_what_it_found(found: str, name: str) -> None:
+def test_auto_takes_the_scheduler_that_it_finds() -> None:
     def which(command: str) -> str | None:
-        return command if command == found else None
+        return command if command == "sbatch" else None
 
-    with pytest.raises(ConfigError) as refused:
-        choose_cluster("auto", which)
-    assert str(refused.value) == (
-        f"--cluster auto ({found} is on PATH): {name} submission is not part of this version; "
-        f"use --cluster local, or the job scripts in {name.lower()}/"
-    )
+    assert choose_cluster("auto", which) == ("slurm", "sbatch is on PATH")
+    assert choose_cluster("slurm", which) == ("slurm", "asked for")
     assert choose_cluster("local", which) == ("local", "asked for")
+
+
+def test_a_dry_run_needs_no_scheduler() -> None:
+    assert choose_cluster("slurm", lambda command: None, dry_run=True) == ("slurm", "asked for")
+    with pytest.raises(ConfigError, match="sbatch is not on PATH"):
+        choose_cluster("slurm", lambda command: None)
 
 
 def test_auto_elsewhere_is_this_machine() -> None:

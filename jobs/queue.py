@@ -1,0 +1,65 @@
+"""What schedulers say about jobs, asked for all jobs at once and not too often."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from jobs.clusters import scheduler
+from jobs.clusters.base import Entry, Scheduler
+from jobs.processes import job_alive
+from jobs.spec import Job
+
+POLL_S = 10.0
+"""Seconds between two calls to a scheduler. Its controller serves all users of the cluster."""
+
+
+class Queue:
+    """Answers of the schedulers; each is asked at most once in ``every_s`` seconds, for all jobs expected so far.
+
+    The local cluster is asked each time: that costs a look at /proc.
+    """
+
+    def __init__(
+        self,
+        every_s: float = POLL_S,
+        clock: Callable[[], float] = time.monotonic,
+        schedulers: Callable[[str], Scheduler] = scheduler,
+    ) -> None:
+        self._every_s = every_s
+        self._clock = clock
+        self._schedulers = schedulers
+        self._ids: dict[str, dict[str, None]] = {}
+        self._entries: dict[tuple[str, str], Entry] = {}
+        self._asked: dict[str, float] = {}
+
+    def expect(self, jobs: Iterable[Job]) -> None:
+        """Jobs that will be asked for: the next call to their scheduler covers them."""
+        for job in jobs:
+            if job.cluster != "local":
+                self._ids.setdefault(job.cluster, {})[job.id] = None
+
+    def entry(self, job: Job) -> Entry:
+        """What is known about a job; never older than ``every_s``, but for a job that has ended."""
+        if job.cluster == "local":
+            alive = job_alive(job)
+            return Entry("unknown" if alive is None else "running" if alive else "gone")
+        self.expect([job])
+        key = (job.cluster, job.id)
+        known = self._entries.get(key)
+        if known is not None and known.phase == "ended":
+            return known
+        asked = self._asked.get(job.cluster)
+        if known is None or asked is None or self._clock() - asked >= self._every_s:
+            self._ask(job.cluster)
+        return self._entries[key]
+
+    def _ask(self, cluster: str) -> None:
+        open_ids = [
+            one
+            for one in self._ids[cluster]
+            if (cluster, one) not in self._entries or self._entries[cluster, one].phase != "ended"
+        ]
+        answers = self._schedulers(cluster).look(open_ids)
+        self._entries.update({(cluster, one): answers[one] for one in open_ids})
+        self._asked[cluster] = self._clock()

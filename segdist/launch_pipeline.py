@@ -1,0 +1,78 @@
+"""A whole pipeline inside one allocation: train, evaluate, quantize, evaluate int8, report, one after the other."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from segdist.cli import USAGE_ERROR
+from segdist.config import ConfigError, EvaluateConfig, PipelineConfig, QuantizeConfig, TaskConfig, task_of, to_plain
+from segdist.launch_step import CONTINUE, record_failure
+from segdist.results import Result, ResultError, RunFolder, StepFolder, job_of, utc_now, write_json
+from segdist.runtime.allocation import Allocation
+from segdist.runtime.processes import say
+
+RunStep = Callable[[argparse.Namespace, TaskConfig, Sequence[str]], int]
+
+
+def run_pipeline(options: argparse.Namespace, config: PipelineConfig, allocation: Allocation, run_step: RunStep) -> int:
+    """Run the steps with ``run_step``; a failed one skips those after it, but for the report.
+
+    What a restarted job had completed is not done again.
+
+    Returns:
+        the exit code of the step that failed, 75 where one is to be continued, else 0.
+    """
+    run = RunFolder(config.run)
+    steps: list[TaskConfig] = [
+        config.train(),
+        config.evaluate("fp32"),
+        config.quantize(),
+        config.evaluate("int8", str(run.model_int8)),
+    ]
+    failure, exit_code = None, 0
+    for step_config in steps:
+        step = run.step(task_of(step_config), step_config.name if isinstance(step_config, EvaluateConfig) else None)
+        label = step.path.relative_to(run.path).as_posix().replace("/", " ")
+        if failure is not None:
+            _write_skipped(step, failure, allocation)
+            say(f"{label}: skipped, because {failure}")
+            continue
+        say(f"{label} begins")
+        code = _run(options, step_config, step, allocation, run_step)
+        if code == CONTINUE:
+            return CONTINUE
+        if code != 0:
+            exit_code, failure = code, f"{label} failed: {_error(step)}"
+    from segdist.report import write_report
+
+    say(f"report: {write_report([run.path], run.report_html)}")
+    return exit_code
+
+
+def _run(
+    options: argparse.Namespace, config: TaskConfig, step: StepFolder, allocation: Allocation, run_step: RunStep
+) -> int:
+    if isinstance(config, QuantizeConfig):  # one process, wherever it runs
+        options = argparse.Namespace(**{**vars(options), "nodes": 1, "ranks_per_node": 1})
+    write_json(step.config_json, to_plain(config))
+    try:
+        return run_step(options, config, [task_of(config), "--config", str(step.config_json)])
+    except ConfigError as error:
+        if not step.result_json.exists():
+            record_failure(step, str(error), utc_now(), 0.0, step.rank_log(0), allocation)
+        say(f"error: {error}")
+        return USAGE_ERROR
+
+
+def _write_skipped(step: StepFolder, why: str, allocation: Allocation) -> None:
+    now = utc_now()
+    job = job_of(allocation.environment)
+    step.write_result(Result(step.task, step.name, "skipped", now, now, error=why, job=job))
+
+
+def _error(step: StepFolder) -> str:
+    try:
+        return step.read_result().error or "see its log"
+    except ResultError as error:
+        return str(error)
