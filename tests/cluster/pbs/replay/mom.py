@@ -143,7 +143,7 @@ class Mom:
             enter()
 
         # The file is appended to: a job that runs again goes on in it.
-        with open(out, "ab") as stdout, open(err if self.stderr != self.stdout else out, "ab") as stderr:
+        with out.open("ab") as stdout, (err if self.stderr != self.stdout else out).open("ab") as stderr:
             try:
                 self.top = subprocess.Popen(
                     [job["shell"], "-l"], stdin=subprocess.PIPE, stdout=stdout, stderr=stderr,
@@ -203,7 +203,7 @@ class Mom:
                 self.killing = "qdel"
             elif now - job["start"] > job["walltime"]:
                 self.killing = "walltime"
-                with open(self.stderr, "ab") as file:
+                with self.stderr.open("ab") as file:
                     file.write(f"=>> PBS: job killed: walltime {int(now - job['start'])} exceeded limit\n".encode())
             if self.killing:
                 self.kill_at = now + config["kill_delay"]
@@ -285,7 +285,7 @@ class Mom:
             enter()
 
         cwd = self.job["cwd"] if self.store.torque else self.home
-        with open(self.stdout, "ab") as out, open(self.stderr, "ab") as err:
+        with self.stdout.open("ab") as out, self.stderr.open("ab") as err:
             try:
                 process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environ,
                                            cwd=cwd, start_new_session=True, preexec_fn=before)  # fmt: skip
@@ -341,7 +341,7 @@ class Mom:
             if not target.parent.is_dir():
                 time.sleep(self.store.config["bad_output_s"])
                 return 0
-            with open(target, "ab") as file:
+            with target.open("ab") as file:
                 file.write(spool.read_bytes())
             target.chmod(0o666 & ~int(self.job["umask"], 8))
             spool.unlink()

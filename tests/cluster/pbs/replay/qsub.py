@@ -147,7 +147,9 @@ def _chunks(store: Store, resources: dict[str, str]) -> list[dict[str, Any]]:
         properties = [word for word in words if "=" not in word]
         known = {p for own in store.config["nodes"].values() for p in own}
         if not set(properties) <= known:
-            raise Refusal(188, "qsub: submit error (Job exceeds queue resource limits MSG=cannot locate feasible nodes)")
+            raise Refusal(
+                188, "qsub: submit error (Job exceeds queue resource limits MSG=cannot locate feasible nodes)"
+            )
         return [{"cpus": ppn, "lines": ppn, "properties": properties}] * int(count)
     if "procs" in resources:
         raise Refusal(187, "qsub: Unknown resource: procs")

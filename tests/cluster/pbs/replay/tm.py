@@ -102,7 +102,7 @@ def pbs_tmrsh(words: list[str]) -> int:
         return 127
     host, *argv = words
     if host not in tasks.hosts():
-        print(f"pbs_tmrsh: host \"{host}\" is not allocated to job", file=sys.stderr)
+        print(f'pbs_tmrsh: host "{host}" is not allocated to job', file=sys.stderr)
         return 254
     tasks.spawn(host, argv)
     tasks.wait()
