@@ -48,10 +48,6 @@ class Chain:
         """Ask the script to send its command the signal that comes before a time limit."""
         self._file("interrupt").touch()
 
-    def wait_for(self, depend: str) -> None:
-        """Ask the script, which will end with 75, to submit itself again with that dependency."""
-        self._file("depend").write_text(f"{depend}\n", encoding="ascii")
-
     def state(self, said: JobState) -> JobState:
         """The truth from what the server says about the chain's last job and from the script's own exit code.
 

@@ -21,7 +21,7 @@ from submitit.core import core, utils
 from jobs.clusters.pbs.chain import Chain
 from jobs.clusters.pbs.dialect import Dialect, find_dialect
 from jobs.clusters.pbs.qstat import pbs_id
-from jobs.clusters.pbs.script import Request, script_text, shell_path, submit_command
+from jobs.clusters.pbs.script import After, Request, script_text, shell_path, submit_command
 from jobs.clusters.pbs.states import short
 from jobs.clusters.pbs.watcher import PbsInfoWatcher
 
@@ -219,6 +219,7 @@ def request(
     options: Sequence[str] = (),
     dialect: str = "auto",
     depend: str = "",
+    after: Sequence[After] = (),
     array_parallelism: int = 0,
     umask: str = "022",
     cwd: str | None = None,
@@ -236,8 +237,9 @@ def request(
     """submitit's parameters as a request.
 
     ``time`` is in minutes; None leaves the walltime to the queue. ``ncpus`` is per node. ``depend`` is the value of
-    ``-W depend=``. ``export`` names variables of this shell, ``variables`` gives values. ``starter`` chooses how
-    tasks get onto the nodes; with ``use_starter=False`` the function runs once, on the first node.
+    ``-W depend=``; ``after`` names the files of the same jobs, which say what the server does not: that one of them
+    goes on in another job. ``export`` names variables of this shell, ``variables`` gives values. ``starter`` chooses
+    how tasks get onto the nodes; with ``use_starter=False`` the function runs once, on the first node.
 
     Raises:
         ConfigError: for a value that cannot be.
@@ -274,4 +276,5 @@ def request(
         signal_delay_s=signal_delay_s,
         save_margin_s=save_margin_s,
         rerun=rerun,
+        after=tuple(after),
     )

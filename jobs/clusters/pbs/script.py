@@ -8,6 +8,8 @@ What a script does besides running its command, and why, as PBS was seen to beha
 - it outlives SIGTERM, so that its command may end in its own way;
 - where the command ends with 75 ("saved, to be continued") or leaves ID_requeue, it submits itself again and notes the
   new id in ID_jobs: users may not qrerun. The new job finds the files of the first one through SUBMITIT_PBS_ID;
+- it looks at the ID_exit of the jobs that it waits for: a job that is continued by another ends with 0, so that
+  nobody behind it is deleted; who then finds it unfinished submits itself again behind the continuation;
 - it leaves its exit code in ID_exit: what the server says about a job's end is wrong now and then, and soon gone.
 """
 
@@ -15,11 +17,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jobs.clusters.pbs.dialect import Dialect
-from segdist.config import ConfigError, require
+from segdist.config import require
 
 CONTINUE = 75
 """The command's exit code for "saved, to be continued"."""
@@ -27,6 +29,15 @@ ID = "SUBMITIT_PBS_ID"
 """Environment variable with the job's id as submitit knows it: that of the first job of a chain."""
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+=@-]+")
 _LONGEST_NAME = {"pbspro": 236, "torque": 15}
+
+
+@dataclass(frozen=True)
+class After:
+    """A job that is waited for: FOLDER/ID as ``files`` (``%a`` stands for the element's index), and whether it must
+    have succeeded (``ok``)."""
+
+    files: str
+    ok: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class Request:
     save_margin_s: int = 300
     """Seconds before the walltime at which segdist's launcher lets training save."""
     rerun: bool = True
-    qsub: str = "qsub"
+    after: tuple[After, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("nodes", "ncpus", "ranks_per_node"):
@@ -71,6 +82,8 @@ class Request:
             re.fullmatch("0?[0-7]{3}", self.umask) is not None,
             f'umask = "{self.umask}": must be three octal digits; give for example "022"',
         )
+        for option in self.options:
+            require("\n" not in option, f"options: {option!r}: must be one line; give several options")
         for text in (self.queue, self.account, self.select, self.place, *self.properties):
             require(not re.search(r"\s", text), f"{text!r}: must have no blanks; qsub would take them for two words")
 
@@ -123,17 +136,22 @@ def script_text(request: Request, dialect: Dialect) -> str:
         ConfigError: for what the dialect does not know.
     """
     refuse_foreign(request, dialect)
-    state = f'{shell_path(request.folder)}/"${ID}"'
     lines = ["#!/bin/bash", *(f"#PBS {line}" for line in _directives(request, dialect)), ""]
     lines += [
         f"umask {request.umask}",
         "own=${PBS_JOBID%%.*}; own=${own%]}; own=${own/[/_}; own=${own/-/_}  # 47[3].server is 47_3",
         f'export {ID}="${{{ID}:-$own}}" SUBMITIT_EXECUTOR=pbs',
-        f"state={state}",
+        f'state={shell_path(request.folder)}/"${ID}"',
         'mkdir -p "${state%/*}" || exit 1',
         *_redirection(request),
-        'echo "$own on $(hostname) at $(date +%FT%T)" >>"${state}_starts"',
+        *(f"export {name}={shlex.quote(value)}" for name, value in request.exports.items()),
+        *([f"cd {shlex.quote(request.cwd)} || exit 1"] if request.cwd else []),
+        "",
+        *_functions(request),
+        "",
         '[ -e "${state}_jobs" ] || echo "$own" >"${state}_jobs"',
+        *(_guard(after) for after in request.after),
+        'echo "$own on $(hostname) at $(date +%FT%T)" >>"${state}_starts"',
         'export SEGDIST_RESTART=$(($(wc -l <"${state}_starts") - 1))',
     ]
     if request.walltime_s is not None:
@@ -141,11 +159,61 @@ def script_text(request: Request, dialect: Dialect) -> str:
             f"export SEGDIST_JOB_END=$(($(date +%s) + {request.walltime_s})) "
             f"SEGDIST_SAVE_MARGIN={request.save_margin_s}"
         ]
-    lines += [f"export {name}={shlex.quote(value)}" for name, value in request.exports.items()]
-    if request.cwd:
-        lines += [f"cd {shlex.quote(request.cwd)} || exit 1"]
-    lines += ["", *request.setup, *_run(request), *request.teardown, "", *_end(request)]
+    lines += ["", *request.setup, *_run(request), *request.teardown, ""]
+    lines += [
+        f'if [ "$code" -eq {CONTINUE} ] || [ -e "${{state}}_requeue" ]; then',
+        '  rm -f "${state}_requeue"',
+        "  submit_again afterany:$PBS_JOBID",
+        "fi",
+        'finish "$code"',
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _functions(request: Request) -> list[str]:
+    again = f'next=$(qsub -W depend="$1" -v {ID}="${ID}" {_script_file(request.folder)})'
+    lines = [
+        "finish() {",
+        '  echo "$1" >"${state}_exit.new" && mv "${state}_exit.new" "${state}_exit"',
+        '  exit "$1"',
+        "}",
+        "submit_again() {  # with this dependency; the new job has the id of this one in its environment",
+        f"  if {again}; then",
+        "    next=${next##*[!0-9A-Za-z.-]}; next=${next%%.*}",
+        '    echo "$next" >>"${state}_jobs"',
+        '    echo "to be continued by job $next"',
+        "    exit 0",
+        "  fi",
+        '  echo "cannot be continued: qsub refused; submit it again" >&2',
+        "}",
+    ]
+    if request.after:
+        lines += [
+            "wait_for() {  # FOLDER/ID ok|any: go on where that job has ended well, or again behind its continuation",
+            "  for try in 1 2 3 4 5; do",
+            '    ls "${1%/*}" >/dev/null  # lets a network file system look again',
+            '    [ -e "$1_exit" ] && break',
+            '    last=$(tail -n 1 "$1_jobs" 2>/dev/null)',
+            '    waited="${state}_waited_${1##*/}"',
+            '    if [ -n "$last" ] && [ "$last" != "$(head -n 1 "$1_jobs")" ] &&',
+            '      [ "$last" != "$(cat "$waited" 2>/dev/null)" ]; then  # once: it may be killed, and leave nothing',
+            '      echo "$last" >"$waited"',
+            '      submit_again "afterany:$last"',
+            "      finish 1",
+            "    fi",
+            "    sleep 1",
+            "  done",
+            '  if [ "$2" = ok ] && [ "$(cat "$1_exit" 2>/dev/null)" != 0 ]; then',
+            '    echo "not begun: job ${1##*/} did not succeed" >&2',
+            "    finish 1",
+            "  fi",
+            "}",
+        ]
+    return lines
+
+
+def _guard(after: After) -> str:
+    return f"wait_for {shell_path(after.files)} {'ok' if after.ok else 'any'}"
 
 
 def _directives(request: Request, dialect: Dialect) -> list[str]:
@@ -202,41 +270,18 @@ def _run(request: Request) -> list[str]:
     return lines
 
 
-def _end(request: Request) -> list[str]:
-    return [
-        f'if [ "$code" -eq {CONTINUE} ] || [ -e "${{state}}_requeue" ]; then',
-        '  rm -f "${state}_requeue"',
-        "  depend=afterany:$PBS_JOBID",
-        '  if [ -e "${state}_depend" ]; then  # it has not begun: what it waits for goes on in another job',
-        '    depend=$(cat "${state}_depend"); rm -f "${state}_depend" "${state}_starts"',
-        "  fi",
-        f'  if next=$({request.qsub} -W depend="$depend" -v {ID}="${ID}" {_script_file(request.folder)}); then',
-        "    next=${next##*[!0-9A-Za-z.-]}; next=${next%%.*}",
-        '    echo "$next" >>"${state}_jobs"',
-        '    echo "to be continued by job $next"',
-        "    exit 0",
-        "  fi",
-        '  echo "cannot be continued: qsub refused; submit it again" >&2',
-        "fi",
-        'echo "$code" >"${state}_exit.new" && mv "${state}_exit.new" "${state}_exit"',
-        'exit "$code"',
-    ]
-
-
 def _script_file(folder: str) -> str:
     """Where submitit keeps the script, as shell text: one for all elements of an array."""
     return f'{shell_path(folder)}/"${{{ID}%%_*}}_submission.sh"'
 
 
-def submit_command(
-    script: str, dialect: Dialect, depend: str = "", elements: int = 0, throttle: int = 0, qsub: str = "qsub"
-) -> list[str]:
+def submit_command(script: str, dialect: Dialect, depend: str = "", elements: int = 0, throttle: int = 0) -> list[str]:
     """The command that submits a script, alone or as an array of that many elements.
 
     The dependency and the array are not in the script: when it submits itself again it is one job, and what it
     waited for may be forgotten.
     """
-    command = shlex.split(qsub)
+    command = ["qsub"]
     if depend:
         command += ["-W", f"depend={depend}"]
     if elements:
@@ -274,14 +319,3 @@ def shell_path(folder: str) -> str:
 
 def _mb(gigabytes: float) -> int:
     return max(1, round(gigabytes * 1024))
-
-
-def check_options(options: Sequence[str]) -> None:
-    """Refuse an option with a line break, which would end the directive.
-
-    Raises:
-        ConfigError: naming it.
-    """
-    for option in options:
-        if "\n" in option:
-            raise ConfigError(f"options: {option!r}: must be one line; give several options")

@@ -33,13 +33,18 @@ class Lab:
         for name in ("home", "jobs", "spool", "aux", "empty", "tmp", "work"):
             (folder / name).mkdir(parents=True)
         self.work = folder / "work"
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        for program in (HERE / "bin").iterdir():
+            if not (self.torque and program.name == "pbs_tmrsh"):
+                (self.bin / program.name).symlink_to(program)
         namespaces = subprocess.run(PROBE, capture_output=True, check=False).returncode == 0
         # Without the right to make namespaces a node's name is an address of the loopback network.
         self.nodes = [f"n{k}" if namespaces else f"127.0.1.{k}" for k in (1, 2, 3, 4)]
         names = "".join(f"127.0.1.{k} n{k}\n" for k in (1, 2, 3, 4))
         (folder / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
         (self.home / ".bash_profile").write_text(
-            f"export PATH={HERE / 'bin'}:$PATH PBS_REPLAY={folder} PBS_REPLAY_PYTHON={sys.executable}\n"
+            f"export PATH={self.bin}:$PATH PBS_REPLAY={folder} PBS_REPLAY_PYTHON={sys.executable}\n"
         )
         self._config = {
             "dialect": dialect, "nodes": {name: ["gold6128"] for name in self.nodes}, "namespaces": namespaces,
@@ -55,7 +60,7 @@ class Lab:
     def environ(self) -> dict[str, str]:
         """What a shell on the login node has."""
         return {
-            "PATH": f"{HERE / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin",
+            "PATH": f"{self.bin}:{Path(sys.executable).parent}:/usr/bin:/bin",
             "PBS_REPLAY": str(self.folder), "PBS_REPLAY_PYTHON": sys.executable, "HOME": str(self.home),
         }  # fmt: skip
 
