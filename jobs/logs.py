@@ -55,7 +55,7 @@ def follow(run: Path, out: TextIO, rank: int, first: str | None = None, only: st
         only: stop at the end of this step.
     """
     printed: dict[Path, int] = {}
-    queue = Queue()
+    queue, closing = Queue(), False
     while True:
         state = the_run(run, queue)  # before the logs: what was written before the end is printed
         steps = state.own_steps if only is None else [find_step(state.steps, only)]
@@ -72,6 +72,8 @@ def follow(run: Path, out: TextIO, rank: int, first: str | None = None, only: st
             printed[log] = _copy(log, printed.get(log, 0), out)
         if state.ended or (only is not None and steps[0].result is not None):
             return state
+        if all(step.result is not None for step in state.own_steps) and not closing:
+            queue, closing = Queue(every_s=1.0), True  # it can only be the scheduler tidying up
         time.sleep(POLL_S)
 
 

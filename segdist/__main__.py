@@ -11,15 +11,16 @@ import sys
 from collections.abc import Sequence
 
 from segdist.cli import USAGE_ERROR, parse, run_command
-from segdist.config import TASKS, ConfigError, TaskConfig
+from segdist.config import TASKS, ConfigError, TaskConfig, TrainConfig
 from segdist.runtime.cores import claim_cores
 from segdist.runtime.ranks import RankError, detect_ranks
+from segdist.signals import StopFlag, ignore_walltime_warning
 
 _USAGE = f"usage: python -m segdist {{{','.join(TASKS)}}} [--help] [--config FILE] [options]"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one rank; returns its exit code (0 done, 2 bad input, 3 goal missed, 1 anything else)."""
+    """Run one rank; returns its exit code (0 done, 2 bad input, 3 goal missed, 75 to be continued, 1 anything else)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] in (["-h"], ["--help"]):
         print(_USAGE + "\n" + (__doc__ or ""))
@@ -32,7 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_rank(task: str, config: TaskConfig) -> int:
-    """Claim this rank's cores, then load torch and run the task."""
+    """Take over the signals, claim this rank's cores, then load torch and run the task."""
+    stop = StopFlag()
+    if isinstance(config, TrainConfig):
+        stop.install()
+    else:
+        ignore_walltime_warning()
     if not config.run:
         raise ConfigError('--run "": must name the run folder; give for example --run runs/first')
     try:
@@ -44,7 +50,7 @@ def run_rank(task: str, config: TaskConfig) -> int:
     cores = claim_cores(ranks.local_rank, ranks.local_world, config.runtime.threads)
     from segdist.task import run_task
 
-    return run_task(task, config, ranks, cores)
+    return run_task(task, config, ranks, cores, stop)
 
 
 if __name__ == "__main__":

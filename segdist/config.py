@@ -119,9 +119,20 @@ class TrainingConfig:
     """Size at which the net sees a validation image, HEIGHTxWIDTH, or "label": the label's own size."""
     seed: int = 0
     """Weights, data order and augmentation follow from it."""
+    checkpoint_minutes: float = 10.0
+    """A checkpoint is written after each epoch, and within one whenever this many minutes have passed; 0 writes one
+    after every step."""
+    keep: int = 2
+    """Checkpoints kept beside best.pt: last.pt and those before it. If the newest is damaged, the one before is
+    taken."""
+    resume: Literal["auto", "never"] = "auto"
+    """"auto" goes on from the newest good checkpoint of a training that has not ended; "never" removes it and starts
+    afresh. A job that the scheduler restarted always goes on."""
 
     def __post_init__(self) -> None:
         _at_least("epochs", self.epochs, 1)
+        _at_least("checkpoint-minutes", self.checkpoint_minutes, 0)
+        _at_least("keep", self.keep, 1)
         _at_least("batch", self.batch, 1)
         parse_size(self.crop, "crop")
         if self.val_size != "label":
@@ -208,6 +219,8 @@ class RuntimeConfig:
     """Network interface of the ranks; empty takes the one that routes to the first node."""
     timeout: int = 600
     """Seconds after which a collective operation that a rank does not join is an error."""
+    rendezvous_timeout: int = 180
+    """Seconds that the ranks wait for each other at the start; those that have not come are then named."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Training arithmetic; "auto" takes bf16 where the CPU has instructions for it."""
     ipex: Literal["auto", "on", "off"] = "auto"
@@ -219,6 +232,7 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         _at_least("timeout", self.timeout, 1)
+        _at_least("rendezvous-timeout", self.rendezvous_timeout, 1)
         _at_least("threads", self.threads, 0)
 
 

@@ -4,7 +4,7 @@
 
     runs/RUN/
       run.json                      what was asked for, and from which commit and versions
-      train/  config.json  metrics.jsonl  checkpoints/{last,best}.pt  model.pt  logs/  result.json
+      train/  config.json  metrics.jsonl  steps.jsonl  checkpoints/{last,step-…,best}.pt  model.pt  logs/  result.json
       evaluate/NAME/  config.json  confusion.npy  overlays/*.png  logs/  result.json
       quantize/  config.json  model_int8.torchscript  logs/  result.json
       report.html
@@ -19,7 +19,7 @@ import datetime
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -71,6 +71,7 @@ class StepFolder:
         self.config_json = path / "config.json"
         self.result_json = path / "result.json"
         self.metrics_jsonl = path / "metrics.jsonl"
+        self.steps_jsonl = path / "steps.jsonl"
         self.checkpoints = path / "checkpoints"
         self.logs = path / "logs"
         self.overlays = path / "overlays"
@@ -212,15 +213,20 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def append_json_line(path: Path, values: Mapping[str, Any]) -> None:
     """Append one row to a ``.jsonl`` file and flush it to disk."""
+    append_json_lines(path, [values])
+
+
+def append_json_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Append rows to a ``.jsonl`` file and flush them to disk."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
+        file.write("".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
         file.flush()
         os.fsync(file.fileno())
 
 
 def job_of(environ: Mapping[str, str]) -> dict[str, str]:
-    """The ``job`` of a result: the cluster and job id that the job's runner exported, as far as it did."""
-    names = {"cluster": "SEGDIST_JOB_CLUSTER", "id": "SEGDIST_JOB_ID"}
+    """The ``job`` of a result: cluster, job id and number of restarts, as far as the job's runner exported them."""
+    names = {"cluster": "SEGDIST_JOB_CLUSTER", "id": "SEGDIST_JOB_ID", "restart": "SEGDIST_RESTART"}
     return {key: environ[name] for key, name in names.items() if name in environ}
 
 

@@ -13,10 +13,12 @@ import psutil
 import torch
 
 from segdist.config import ConfigError, RuntimeConfig, TaskConfig
+from segdist.fence import Fence
 from segdist.results import StepFolder
 from segdist.runtime.collectives import Collectives
 from segdist.runtime.cpu import Cpu, read_cpu
 from segdist.runtime.ranks import Ranks
+from segdist.signals import StopFlag
 
 T = TypeVar("T")
 
@@ -29,9 +31,20 @@ class GoalMissed(Exception):
         self.metrics = metrics
 
 
+class ToBeContinued(Exception):
+    """The work stopped on a signal after everything was saved; the same command goes on from there."""
+
+
+class MainFailed(Exception):
+    """Rank 0 failed in what the other ranks waited for; its message is rank 0's error."""
+
+
 @dataclass
 class Session:
-    """One rank's surroundings. ``decisions`` collects, in words, what every "auto" became and why."""
+    """One rank's surroundings. ``decisions`` collects, in words, what every "auto" became and why.
+
+    ``fence`` is rank 0's claim on the step (None on the others), ``stop`` says whether a signal asked to stop.
+    """
 
     ranks: Ranks
     cores: Sequence[int]
@@ -39,6 +52,8 @@ class Session:
     collectives: Collectives
     step: StepFolder
     runtime: RuntimeConfig
+    stop: StopFlag = field(default_factory=StopFlag)
+    fence: Fence | None = None
     decisions: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -62,18 +77,36 @@ class Session:
         self.log(f"{what}: {choice}")
 
     def on_main(self, work: Callable[[], T]) -> T:
-        """Do ``work`` on rank 0 while the others wait, and give its value to all; its ConfigError is raised on all."""
-        outcome: tuple[Any, str | None] = (None, None)
+        """Do ``work`` on rank 0 while the others wait, and give its value to all.
+
+        Raises:
+            ConfigError: on all ranks, where the work raises it.
+            MainFailed: on the others, where it raises anything else; on rank 0 that error itself.
+        """
+        outcome: tuple[Any, str | None, bool] = (None, None, False)
+        failure: Exception | None = None
         if self.is_main:
             try:
-                outcome = (work(), None)
-            except ConfigError as error:
-                outcome = (None, str(error))
-        value, refusal = self.collectives.gather(outcome)[0]
+                outcome = (work(), None, False)
+            except Exception as error:
+                failure = error
+                outcome = (None, str(error) or type(error).__name__, isinstance(error, ConfigError))
+        value, refusal, bad_input = self.collectives.gather(outcome)[0]
+        if failure is not None:
+            raise failure
         if refusal is not None:
-            raise ConfigError(refusal)
+            raise ConfigError(refusal) if bad_input else MainFailed(refusal)
         result: T = value
         return result
+
+    def check_fence(self) -> None:
+        """Before a write to the step's folder (rank 0): whether the step is still this job's.
+
+        Raises:
+            Fenced: where it is not.
+        """
+        if self.fence is not None:
+            self.fence.check()
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -95,17 +128,22 @@ class Session:
         }
 
 
-def open_session(config: TaskConfig, ranks: Ranks, cores: Sequence[int], step: StepFolder) -> Session:
+def open_session(
+    config: TaskConfig, ranks: Ranks, cores: Sequence[int], step: StepFolder, stop: StopFlag | None = None
+) -> Session:
     """Set torch's threads, join the other ranks, and say what was found.
 
     Raises:
-        ConfigError: where what the config asks for is not installed or the ranks cannot meet.
+        ConfigError: where what the config asks for is not installed or the address is missing.
+        RanksMissing: where not all ranks come.
     """
     torch.set_num_threads(len(cores))
     torch.set_num_interop_threads(1)
     runtime = config.runtime
-    collectives = Collectives(ranks, runtime.collectives, runtime.interface, runtime.timeout)
-    session = Session(ranks, cores, read_cpu(), collectives, step, runtime)
+    collectives = Collectives(
+        ranks, runtime.collectives, runtime.interface, runtime.timeout, runtime.rendezvous_timeout
+    )
+    session = Session(ranks, cores, read_cpu(), collectives, step, runtime, StopFlag() if stop is None else stop)
     session.log(
         f"{session.cpu.model}, {session.cpu.isa}; {_count(ranks.world, 'rank')}, {_count(len(cores), 'thread')} each"
     )

@@ -9,72 +9,118 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from segdist.checkpoint import CheckpointFolder
 from segdist.cli import USAGE_ERROR
 from segdist.config import ConfigError, EvaluateConfig, QuantizeConfig, TaskConfig, TrainConfig, to_plain
-from segdist.results import Result, RunFolder, job_of, utc_now, write_json
+from segdist.fence import Fenced, Held, claim, other_holder
+from segdist.results import Result, RunFolder, StepFolder, job_of, utc_now, write_json
+from segdist.resume import choose_start
 from segdist.runtime.ranks import Ranks
-from segdist.session import GoalMissed, Session, open_session
+from segdist.runtime.rendezvous import RanksMissing
+from segdist.session import GoalMissed, MainFailed, Session, ToBeContinued, open_session
+from segdist.signals import TO_BE_CONTINUED, StopFlag
 from segdist.versions import versions
 
 GOAL_MISSED = 3
 """Exit code of a quantization that missed its accuracy goal."""
 
 
-def run_task(task: str, config: TaskConfig, ranks: Ranks, cores: Sequence[int]) -> int:
+def run_task(task: str, config: TaskConfig, ranks: Ranks, cores: Sequence[int], stop: StopFlag | None = None) -> int:
     """Run ``task`` as this rank; returns its exit code.
 
-    Rank 0 writes ``config.json`` before the work and ``result.json`` after it. An earlier result is refused, and left
-    alone, unless the config says ``overwrite``.
+    Rank 0 claims the step, writes ``config.json`` before the work and ``result.json`` after it, and gives the step
+    back. An earlier result is refused, and left alone, unless the config says ``overwrite``. A training that stopped on
+    a signal has not ended: it writes no result.
     """
     step = RunFolder(config.run).step(task, getattr(config, "name", None))
     started_at, start = utc_now(), time.monotonic()
-    if step.result_json.exists() and not config.overwrite:  # every rank looks, so that none waits for the others
-        print(
-            f"error: {step.result_json}: exists; give another --run, or --overwrite to replace it",
-            file=sys.stderr,
-        )
+    try:  # every rank looks, so that none waits for the others
+        if choose_start(step, config, os.environ) == "done":
+            print(f"{step.result_json}: this job has completed the step already; nothing is left to do", flush=True)
+            return 0
+    except ConfigError as refused:
+        print(f"error: {refused}", file=sys.stderr)
         return USAGE_ERROR
     session: Session | None = None
     metrics: dict[str, Any] = {}
+    may_write = True
     try:
-        session = open_session(config, ranks, cores, step)
-        if session.is_main:
-            step.result_json.unlink(missing_ok=True)
-            write_json(step.config_json, to_plain(config))
+        session = open_session(config, ranks, cores, step, stop)
+        session.on_main(lambda: _begin(session, config))
         metrics = _run(session, config)
+        session.on_main(session.check_fence)
         error, code = None, 0
+    except ToBeContinued as stopped:
+        assert session is not None
+        session.log(f"{stopped}; exit code {TO_BE_CONTINUED}: to be continued")
+        error, code, may_write = str(stopped), TO_BE_CONTINUED, False
     except GoalMissed as missed:
         metrics, error, code = missed.metrics, str(missed), GOAL_MISSED
+    except Held as refused:
+        error, code, may_write = str(refused), USAGE_ERROR, False
     except ConfigError as refused:
         error, code = str(refused), USAGE_ERROR
+    except Fenced as fenced:
+        error, code, may_write = str(fenced), 1, False
+    except (MainFailed, RanksMissing) as failure:
+        error, code = str(failure), 1
     except Exception as failure:
         traceback.print_exc()
         error, code = f"{type(failure).__name__}: {failure}".strip(), 1
-    if error is not None and code != 1:
+    if error is not None and code != TO_BE_CONTINUED:
         print(f"error: {error}", file=sys.stderr, flush=True)
     machine: dict[str, Any] = {}
-    if session is not None and code in (0, GOAL_MISSED):
+    if session is not None and code in (0, GOAL_MISSED, TO_BE_CONTINUED):
         machine = session.machine()
         session.collectives.close()
-    if ranks.rank == 0:
-        step.write_result(
-            Result(
-                task=task,
-                name=step.name,
-                status="failed" if error else "completed",
-                started_at=started_at,
-                ended_at=utc_now(),
-                elapsed_s=round(time.monotonic() - start, 3),
-                error=error,
-                log=str(step.rank_log(0)),
-                metrics=metrics,
-                job=job_of(os.environ),
-                machine=machine,
-                decisions=session.decisions if session else {},
-                versions=versions(),
-            )
+    if ranks.rank == 0 and may_write:
+        result = Result(
+            task=task,
+            name=step.name,
+            status="failed" if error else "completed",
+            started_at=started_at,
+            ended_at=utc_now(),
+            elapsed_s=round(time.monotonic() - start, 3),
+            error=error,
+            log=str(step.rank_log(0)),
+            metrics=metrics,
+            job=job_of(os.environ),
+            machine=machine,
+            decisions=session.decisions if session else {},
+            versions=versions(),
         )
+        code = _write_result(step, result, session) or code
+    if session is not None and session.fence is not None:
+        session.fence.release()
     return code
+
+
+def _begin(session: Session, config: TaskConfig) -> None:
+    """What rank 0 does before the work: claim the step, decide again how it starts, and clear what must go."""
+    step = session.step
+    session.fence = claim(step, os.environ, log=session.log)
+    start = choose_start(step, config, os.environ)
+    if start == "fresh":
+        CheckpointFolder(step.checkpoints, 1).clear()
+        if isinstance(config, TrainConfig):
+            for path in (RunFolder(config.run).model_pt, step.metrics_jsonl, step.steps_jsonl):
+                path.unlink(missing_ok=True)
+    step.result_json.unlink(missing_ok=True)
+    write_json(step.config_json, to_plain(config))
+
+
+def _write_result(step: StepFolder, result: Result, session: Session | None) -> int:
+    """Write ``result.json`` where the step is this job's to write to; returns 1 where it could not be written."""
+    try:
+        if session is not None and session.fence is not None:
+            session.fence.check()
+        elif other := other_holder(step, os.environ):
+            raise Fenced(f"{step.path}: is held by {other}; this result is not written")
+        step.write_result(result)
+    except (Fenced, OSError) as error:
+        print(f"error: {step.result_json}: not written ({error})", file=sys.stderr, flush=True)
+        return 1
+    return 0
 
 
 def _run(session: Session, config: TaskConfig) -> dict[str, Any]:

@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import time
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from segdist.checkpoint import save_checkpoint
-from segdist.config import TrainConfig, TrainingConfig, parse_size
+from segdist.config import STRIDE, TrainConfig, TrainingConfig, parse_size
 from segdist.data.augment import Augment
 from segdist.data.dataset import RandomCrops, WholeImages
-from segdist.data.labels import IGNORE, load_label_set
+from segdist.data.labels import load_label_set
 from segdist.data.sampling import StepSampler, shard
+from segdist.keeper import Keeper
 from segdist.models.build import build_net, count_parameters
-from segdist.models.files import ModelInfo, save_model
-from segdist.models.inference import predict_logits, to_input
+from segdist.models.files import ModelInfo
 from segdist.models.pretrained import load_pretrained
 from segdist.progress import Progress
-from segdist.results import RunFolder, append_json_line
 from segdist.runtime.ipex import load_ipex
 from segdist.runtime.precision import Precision, choose_precision, wants_bf16
 from segdist.scoring import Score, score_images
 from segdist.session import Session
+from segdist.signals import leave_signals_to_the_rank
 from segdist.splits import data_root, open_split
+from segdist.stepping import Stepper
+from segdist.training_state import Position, fingerprint
 
 
 def train(session: Session, config: TrainConfig) -> dict[str, Any]:
-    """Train as ``config`` says; returns the metrics of ``result.json``.
+    """Train as ``config`` says, from the newest checkpoint where there is one; returns the metrics of ``result.json``.
 
-    Writes ``metrics.jsonl`` (a row an epoch), ``checkpoints/last.pt`` and ``best.pt`` (by mIoU), and ``model.pt``, the
-    weights of the best epoch.
+    Writes ``metrics.jsonl`` (a row an epoch), ``steps.jsonl`` (a row a step), ``checkpoints`` and ``model.pt``, the
+    weights of the best epoch (by mIoU).
+
+    Raises:
+        ToBeContinued: after a signal, once everything is saved.
     """
     how, labels = config.training, load_label_set(config.dataset.labels)
     root = data_root(session, config.dataset, config.run)
@@ -59,51 +62,46 @@ def train(session: Session, config: TrainConfig) -> dict[str, Any]:
     if precision.warning:
         session.warn(precision.warning)
     net = net.to(memory_format=session.memory_format)  # type: ignore[call-overload]
-    net, optimizer = precision.prepare(ipex, net, build_optimizer(net, how))
-    trained = distribute(net, session)
+    optimizer = build_optimizer(net, how)
+    keeper = Keeper(session, config, fingerprint(config, labels, splits["train"].samples), info, precision.name)
+    position = keeper.resume(net, optimizer, len(sampler))
+    net, optimizer = precision.prepare(ipex, net, optimizer)
+    trained = distribute(net, session, precision)
+    stepper = Stepper(trained, optimizer, session, precision, weights, how, steps)
     session.log(
         f"{info.model}: {info.parameters / 1e6:.2f} M parameters; {len(splits['train'])} images, "
         f"{len(sampler)} steps of {sampler.batch} an epoch, {how.epochs} epochs"
     )
 
-    metrics_jsonl, best_row = session.step.metrics_jsonl, None
-    if session.is_main:
-        metrics_jsonl.unlink(missing_ok=True)
-    start = time.monotonic()
-    for epoch in range(how.epochs):
-        epoch_start = time.monotonic()
-        sampler.epoch = epoch
+    clock = time.monotonic() - position.elapsed
+    while position.epoch < how.epochs:
         net.train()
-        train_loss = train_epoch(
-            trained, optimizer, loader, session, precision, weights, how, epoch * len(sampler), steps
-        )
-        seconds = time.monotonic() - epoch_start
+        train_epoch(stepper, loader, sampler, position, keeper, net, clock)
         average_batch_norm(net, session)
         score = validate(net, splits["val"], session, precision, how.val_size, len(labels))
-        row = {
-            "epoch": epoch + 1,
-            "step": (epoch + 1) * len(sampler),
-            "lr": optimizer.param_groups[0]["lr"],
-            "train_loss": round(train_loss, 6),
-            "val_loss": round(score.loss, 6),
-            **score.confusion.scores(labels.classes),
-            "images_per_s": round(len(sampler) * sampler.batch / seconds, 3),
-            "time_per_image_ms": round(1000 * seconds / (len(sampler) * sampler.batch), 3),
-            "elapsed_s": round(time.monotonic() - start, 3),
-        }
-        session.log(
-            f"epoch {row['epoch']}/{how.epochs}: loss {row['train_loss']:.3f}, validation loss {row['val_loss']:.3f}, "
-            f"mIoU {row['miou_pct']:.1f} %, pixel accuracy {row['pixel_accuracy_pct']:.1f} %, "
-            f"{row['images_per_s']:.1f} images/s"
-        )
-        is_best = best_row is None or row["miou_pct"] > best_row["miou_pct"]
-        best_row = row if is_best else best_row
-        if session.is_main:
-            append_json_line(metrics_jsonl, row)
-            state = net.state_dict()
-            if is_best:
-                save_model(RunFolder(config.run).model_pt, info, state)
-            save_checkpoint(session.step.checkpoints, state, optimizer.state_dict(), row, is_best)
+        if score is None:
+            keeper.stop(position, net, optimizer)
+        else:
+            images = len(sampler) * sampler.batch
+            row = {
+                "epoch": position.epoch + 1,
+                "step": (position.epoch + 1) * len(sampler),
+                "lr": stepper.lr((position.epoch + 1) * len(sampler) - 1),
+                "train_loss": round(position.loss_sum / max(position.weight_sum, 1e-6), 6),
+                "val_loss": round(score.loss, 6),
+                **score.confusion.scores(labels.classes),
+                "images_per_s": round(images / position.seconds, 3),
+                "time_per_image_ms": round(1000 * position.seconds / images, 3),
+                "elapsed_s": round(time.monotonic() - clock, 3),
+            }
+            session.log(
+                f"epoch {row['epoch']}/{how.epochs}: loss {row['train_loss']:.3f}, "
+                f"validation loss {row['val_loss']:.3f}, mIoU {row['miou_pct']:.1f} %, "
+                f"pixel accuracy {row['pixel_accuracy_pct']:.1f} %, {row['images_per_s']:.1f} images/s"
+            )
+            position.elapsed = time.monotonic() - clock
+            keeper.end_epoch(position, row, stepper, net, optimizer)
+    row, best_row = position.rows[-1], position.best_row
     assert best_row is not None
     return {
         "model": info.model,
@@ -121,6 +119,41 @@ def train(session: Session, config: TrainConfig) -> dict[str, Any]:
     }
 
 
+def train_epoch(
+    stepper: Stepper,
+    loader: DataLoader[Any],
+    sampler: StepSampler,
+    position: Position,
+    keeper: Keeper,
+    net: nn.Module,
+    clock: float,
+) -> None:
+    """Do what is left of the running epoch's steps, saving on the way.
+
+    Raises:
+        ToBeContinued: after a signal, once everything is saved.
+        FloatingPointError: for a loss that is not finite.
+    """
+    sampler.epoch, sampler.first = position.epoch, position.batch
+    if position.batch == len(sampler):  # stopped between the last step and the end of the validation
+        return
+    what = f"epoch {position.epoch + 1}/{stepper.how.epochs}"
+    with Progress(what, len(sampler), stepper.session.is_main) as progress:
+        progress.to(position.batch)
+        start = time.monotonic() - position.seconds
+        for images, labels in loader:
+            step = position.epoch * len(sampler) + position.batch
+            end = stepper(images, labels, step, keeper.is_due())
+            position.count(end.loss_sum, end.weight)
+            now = time.monotonic()
+            position.seconds, position.elapsed = now - start, now - clock
+            progress.step(f"loss {end.loss:.3f}")
+            if end.stop:
+                keeper.stop(position, net, stepper.optimizer)
+            if end.save:
+                keeper.save(position, net, stepper.optimizer)
+
+
 def crop_loader(images: WholeImages, sampler: StepSampler, config: TrainConfig) -> DataLoader[Any]:
     """This rank's batches: images uint8 ``[n, h, w, 3]`` and train ids uint8 ``[n, h, w]``."""
     how = config.training
@@ -131,6 +164,8 @@ def crop_loader(images: WholeImages, sampler: StepSampler, config: TrainConfig) 
         batch_sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=leave_signals_to_the_rank,
+        generator=torch.Generator(),  # the loader draws from it, and leaves the rank's random numbers alone
     )
 
 
@@ -141,66 +176,31 @@ def build_optimizer(net: nn.Module, how: TrainingConfig) -> torch.optim.Optimize
     return torch.optim.SGD(net.parameters(), how.lr, momentum=how.momentum, weight_decay=how.weight_decay)
 
 
-def distribute(net: nn.Module, session: Session) -> nn.Module:
-    """The net as DDP trains it; itself where there is one rank."""
+def distribute(net: nn.Module, session: Session, precision: Precision) -> nn.Module:
+    """The net as DDP trains it; itself where there is one rank.
+
+    DDP orders its buckets anew after the first backward pass, and with the order the rounding of sums over more than
+    two ranks changes. So a pass over nothing comes first: a resumed training then adds in the same order as one that
+    was never stopped.
+    """
     if session.ranks.world == 1:
         return net
-    return DistributedDataParallel(
+    distributed = DistributedDataParallel(
         net,
         process_group=session.collectives.gradient_group,
         broadcast_buffers=False,  # batch normalization's averages are united once an epoch, over all ranks
         gradient_as_bucket_view=True,
     )
-
-
-def train_epoch(
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loader: DataLoader[Any],
-    session: Session,
-    precision: Precision,
-    weights: Tensor,
-    how: TrainingConfig,
-    first_step: int,
-    steps: int,
-) -> float:
-    """One pass over this rank's share; returns the (weighted) mean cross-entropy of a pixel over all ranks (nats)."""
-    sums = torch.zeros(2, dtype=torch.float64)
-    with Progress(f"epoch {first_step // len(loader) + 1}/{how.epochs}", len(loader), session.is_main) as progress:
-        for step, (images, labels) in enumerate(loader, first_step):
-            for group in optimizer.param_groups:
-                group["lr"] = poly_lr(how.lr, step, steps, how.poly_power)
-            loss_sum, weight = loss_of(net, images, labels, weights, precision)
-            everywhere = session.collectives.sum(torch.tensor(weight, dtype=torch.float64)).clamp(min=1e-6)
-            # DDP takes the mean over ranks: times their number over all weight, it is the mean over all pixels,
-            # however unevenly the step's samples and ignored pixels are spread.
-            optimizer.zero_grad(set_to_none=True)
-            (loss_sum * (session.ranks.world / float(everywhere))).backward()
-            optimizer.step()
-            own = float(loss_sum.detach())
-            sums += torch.tensor([own, weight], dtype=torch.float64)
-            progress.step(f"loss {own / max(weight, 1e-6):.3f}")
-    loss, total_weight = session.collectives.sum(sums).tolist()
-    if not math.isfinite(loss):  # the same sum on every rank: all stop here together
-        raise FloatingPointError(
-            f"the loss of this epoch is {loss}; --lr {how.lr} may be too large, give a smaller one"
-        )
-    return float(loss / max(total_weight, 1e-6))
-
-
-def loss_of(
-    net: nn.Module, images: Tensor, labels: Tensor, weights: Tensor, precision: Precision
-) -> tuple[Tensor, float]:
-    """Cross-entropy summed over the pixels that count, each by the weight of its class, and the sum of the weights.
-
-    Shapes: images uint8 ``[n, h, w, 3]``, labels uint8 ``[n, h, w]``, weights float32 ``[classes]``.
-    """
-    inputs = to_input(images)
-    with precision.autocast():
-        logits = predict_logits(net, inputs, (labels.shape[1], labels.shape[2]))
-    loss = F.cross_entropy(logits.float(), labels.long(), weights, ignore_index=IGNORE, reduction="sum")
-    counted = labels[labels != IGNORE].long()
-    return loss, float(weights[counted].sum(dtype=torch.float64))
+    buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    net.train()
+    for _ in range(2):  # the second one's forward pass makes the new buckets
+        with precision.autocast():
+            logits = distributed(torch.zeros(2, 3, 2 * STRIDE, 2 * STRIDE))
+        (logits.float().sum() * 0).backward()
+    net.zero_grad(set_to_none=True)
+    for name, buffer in net.named_buffers():
+        buffer.copy_(buffers[name])
+    return distributed
 
 
 def class_weights(images: WholeImages, session: Session, classes: int, balance: float) -> Tensor:
@@ -221,11 +221,6 @@ def class_weights(images: WholeImages, session: Session, classes: int, balance: 
     return (weights / (weights * share).sum()).float()
 
 
-def poly_lr(first: float, step: int, steps: int, power: float) -> float:
-    """Learning rate of ``step`` (from 0) of ``steps``: first · (1 - step / steps) ** power (DeepLab, HRNet)."""
-    return float(first * (1 - step / steps) ** power)
-
-
 def average_batch_norm(net: nn.Module, session: Session) -> None:
     """Replace batch normalization's running averages by their mean over all ranks; each saw other samples."""
     if session.ranks.world == 1:
@@ -238,11 +233,11 @@ def average_batch_norm(net: nn.Module, session: Session) -> None:
 
 def validate(
     net: nn.Module, images: WholeImages, session: Session, precision: Precision, val_size: str, classes: int
-) -> Score:
-    """Score the net on the validation split, each rank taking its share."""
+) -> Score | None:
+    """Score the net on the validation split, each rank taking its share; None where a signal asks to stop."""
     net.eval()
     size = None if val_size == "label" else parse_size(val_size)
-    own = shard(len(images), session.ranks)
+    own = itertools.takewhile(lambda _: not session.stop, shard(len(images), session.ranks))
     score = score_images(net, images, own, size, classes, precision.autocast())
     score.sum_over(session.collectives)
-    return score
+    return score if score.images == len(images) else None

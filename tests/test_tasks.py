@@ -40,7 +40,8 @@ def test_training_leaves_result_metrics_model_and_checkpoints(trained):
     _, info = load_model(run.model_pt)
     assert (info.model, info.width, info.labels.name) == ("unet", 4, "street13")
     last = torch.load(step.checkpoints / "last.pt", weights_only=True)
-    assert last["progress"] == rows[-1]
+    assert last["position"]["rows"] == rows
+    assert [row["step"] for row in read_metrics(step.steps_jsonl)] == [1, 2, 3, 4]
     assert (step.checkpoints / "best.pt").exists()
     assert "epoch 2/2: loss" in done.stdout
     assert "epoch 2/2: loss" in step.rank_log(0).read_text()

@@ -15,7 +15,7 @@ from segdist.runtime.ranks import Ranks
 
 
 class StepSampler:
-    """Yields, for each step of an epoch, the keys ``(epoch, index)`` of one rank.
+    """Yields, for each step of an epoch from ``first`` on, the keys ``(epoch, index)`` of one rank.
 
     A step has exactly ``batch`` samples over all ranks; a remainder that does not fill a step is left out (another one
     each epoch, as the order is drawn anew). A split smaller than the batch makes one step of all its samples.
@@ -36,6 +36,7 @@ class StepSampler:
         self.ranks = ranks
         self.seed = seed
         self.epoch = 0
+        self.first = 0
         if self.batch < ranks.world:
             raise ConfigError(
                 f"--batch {batch} on {samples} images and {ranks.world} ranks: every rank needs a sample a step; "
@@ -43,11 +44,11 @@ class StepSampler:
             )
 
     def __len__(self) -> int:
-        """Steps an epoch."""
+        """Steps a whole epoch."""
         return self.samples // self.batch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step in self.steps(self.epoch):
+        for step in self.steps(self.epoch)[self.first :]:
             yield [(self.epoch, index) for index in step[self.ranks.rank :: self.ranks.world]]
 
     def steps(self, epoch: int) -> list[list[int]]:

@@ -18,10 +18,12 @@ import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, Store
 
 from segdist.config import ConfigError
 from segdist.runtime.quiet import STDOUT, held_back
 from segdist.runtime.ranks import Ranks
+from segdist.runtime.rendezvous import open_store
 
 BINDING = "oneccl_bindings_for_pytorch"
 INSTALL = (
@@ -94,12 +96,20 @@ class Collectives:
         wanted: "auto", "ccl" or "gloo".
         interface: network interface, or "" for the one that routes to the first node.
         timeout: seconds until an operation that a rank does not join is an error.
+        rendezvous_timeout: seconds until a rank that has not come at all is an error.
+
+    Raises:
+        ConfigError: for a backend that is not installed, or an environment without an address.
+        RanksMissing: naming the ranks that did not come.
     """
 
-    def __init__(self, ranks: Ranks, wanted: str, interface: str = "", timeout: int = 600) -> None:
+    def __init__(
+        self, ranks: Ranks, wanted: str, interface: str = "", timeout: int = 600, rendezvous_timeout: int = 180
+    ) -> None:
         self.ranks = ranks
         self.backend, self.reason = choose_backend(wanted, ranks.world, importlib.util.find_spec(BINDING) is not None)
         self.gradient_group: dist.ProcessGroup | None = None
+        self.store: Store | None = None
         self._timeout = datetime.timedelta(seconds=timeout)
         if self.backend == "none":
             return
@@ -114,8 +124,16 @@ class Collectives:
         if self.backend == "ccl":
             os.environ.update(ccl_environment(os.environ, interface, torch.get_num_threads()))
             importlib.import_module(BINDING)  # registers the backend
+        port = _port(os.environ["MASTER_PORT"])
+        self.store = open_store(ranks, master, port, rendezvous_timeout, os.environ)
         with held_back(STDOUT):  # gloo tells how many peers it is connected to, once per rank and group
-            dist.init_process_group("gloo", rank=ranks.rank, world_size=ranks.world, timeout=self._timeout)
+            dist.init_process_group(
+                "gloo",
+                store=PrefixStore("group", self.store),
+                rank=ranks.rank,
+                world_size=ranks.world,
+                timeout=self._timeout,
+            )
             dist.all_reduce(torch.zeros(1))
         self.gradient_group = dist.group.WORLD
         if self.backend == "ccl":
@@ -144,3 +162,9 @@ class Collectives:
         """Leave the process groups."""
         if self.backend != "none":
             dist.destroy_process_group()
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal():
+        raise ConfigError(f"MASTER_PORT={text!r}: must be a port number; give a free one of the first node")
+    return int(text)

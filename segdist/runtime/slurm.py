@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import selectors
+import shlex
 import signal
 import subprocess
 import time
@@ -67,10 +68,10 @@ def run_srun(specs: Sequence[RankSpec], grace: float) -> Outcome:
     environ = {key: value for key, value in os.environ.items() if key not in _OWN_VARIABLES}
     environ = {key: value for key, value in environ.items() if not key.startswith("SUBMITIT_")}
     environ |= {key: value for key, value in specs[0].environment.items() if key not in _OWN_VARIABLES}
+    command = srun_command(specs)
+    say(f"$ {shlex.join(command)}")
     with signals_as_bytes() as signals, selectors.DefaultSelector() as selector:
-        process = subprocess.Popen(
-            srun_command(specs), env=environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0
-        )
+        process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0)
         assert process.stderr is not None
         os.set_blocking(process.stderr.fileno(), False)
         watch = _Watch(specs, process, grace)

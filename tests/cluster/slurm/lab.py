@@ -58,14 +58,17 @@ class SlurmLab:
         self.cores = cores
         self.memory_mb = memory_mb
         self.conf = folder / "slurm.conf"
+        self.small_disk = folder / "small"
+        """A disk of 8 MB that all nodes share."""
         self._environ = {**os.environ, "SLURM_CONF": str(self.conf)}
 
     # The cluster ------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start munged, slurmctld and every node; wait until all nodes are idle."""
-        for name in ("munge", "run", "log", "state", "spool"):
+        for name in ("munge", "run", "log", "state", "spool", "small"):
             (self.folder / name).mkdir(parents=True)
+        self._call("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(self.small_disk))
         (self.folder / "munge").chmod(0o755)
         self._write_configuration()
         key = self.folder / "munge" / "munge.key"
@@ -95,6 +98,7 @@ class SlurmLab:
                 os.kill(pid, signal.SIGTERM)
                 wait_until(lambda pid=pid: not _alive(pid), 10, f"{name} ends")
         subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
+        subprocess.run(["umount", "--lazy", str(self.small_disk)], capture_output=True, check=False)
 
     def __enter__(self) -> SlurmLab:
         self.start()
@@ -166,6 +170,13 @@ class SlurmLab:
     def plug(self, node: str) -> None:
         """Put the network plug back."""
         self._call("ip", "link", "set", f"sgl{node[1:]}", "up")
+
+    def restore(self, node: str) -> None:
+        """Whatever was done to the node, it is on, and on the network, again."""
+        if self._pid_file(node).exists():
+            self.plug(node)
+        else:
+            self.power_on(node)
 
     # Inside -----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,110 @@
+"""Starts ranks quickly: it imports torch once, then forks a rank for each request; a script for conftest.py.
+
+Requests and answers are lines of JSON: ``{"start": [argv], "env": {}, "log": path, "faults": [...]}`` → ``{"pid": n}``;
+``{"wait": pid}`` → ``{"status": n}``, negative for a signal. A fault is put in place in the rank before it runs, so the
+suite itself knows nothing of faults.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch._dynamo  # noqa: F401, the optimizers import it late, for 3 s
+import tyro  # noqa: F401
+
+import segdist.__main__
+import segdist.checkpoint
+import segdist.stepping
+import segdist.task
+import segdist.train
+
+
+def die_now():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_the_nth_call(owner, name, count, act):
+    """Replace ``owner.name`` by one that calls ``act`` before its ``count``-th call (from 1)."""
+    original, calls = getattr(owner, name), 0
+
+    def counting(*arguments, **options):
+        nonlocal calls
+        calls += 1
+        if calls == count:
+            act()
+        return original(*arguments, **options)
+
+    setattr(owner, name, counting)
+
+
+def fail_with(number):
+    def fail():
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def signal_self(name):
+    return lambda: os.kill(os.getpid(), getattr(signal, name))
+
+
+ACTS = {
+    "die": lambda _: die_now,
+    "stop": lambda name: signal_self(name),
+    "hang": lambda _: signal_self("SIGSTOP"),
+    "fail": lambda name: fail_with(getattr(errno, name)),
+    "raise": lambda text: lambda: (_ for _ in ()).throw(ValueError(text)),
+}
+PLACES = {
+    "step": (segdist.stepping.Stepper, "__call__"),  # before the step's forward pass
+    "agree": (segdist.stepping.Stepper, "_agree"),  # between forward and backward pass
+    "write": (segdist.checkpoint._Hashing, "write"),  # in the middle of a checkpoint's file
+    "fsync": (os, "fsync"),
+    "replace": (Path, "replace"),  # before a finished file gets its name
+    "link": (os, "link"),
+    "image": (segdist.train.WholeImages, "__getitem__"),
+}
+
+
+def put_in_place(faults):
+    for fault in faults:
+        owner, name = PLACES[fault["place"]]
+        at_the_nth_call(owner, name, fault["count"], ACTS[fault.get("act", "die")](fault.get("with")))
+
+
+def rank(request):
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # die with the zygote
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for descriptor in (1, 2):
+        os.dup2(log, descriptor)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.environ.update(request["env"])
+    put_in_place(request.get("faults", []))
+    return segdist.__main__.main(request["start"])
+
+
+def main():
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "start" in request:
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    code = rank(request)
+                finally:
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                    os._exit(code)
+            answer = {"pid": pid}
+        else:
+            answer = {"status": os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
