@@ -101,7 +101,7 @@ def _what_follows(outcome: Outcome, allocation: Allocation, max_restarts: int) -
         return saved, "stopped after saving; the same command goes on from there" if saved else ""
     if allocation.scheduler == "slurm" and being_requeued(allocation):
         return True, f"Slurm has put job {allocation.job_id} back into its queue; it goes on from what was saved"
-    if not saved or outcome.stopped_by != signal.SIGUSR1:
+    if not saved or outcome.stopped_by not in (None, signal.SIGUSR1):  # a TERM is the end: of qdel, say
         return False, ""
     if allocation.restarts >= max_restarts:
         return False, f"saved, but restarted {allocation.restarts} times already; raise --max-restarts {max_restarts}"
@@ -123,9 +123,7 @@ def settle_earlier(step: StepFolder, allocation: Allocation, max_restarts: int) 
         earlier: Result | None = step.read_result()
     except ResultError:
         earlier = None
-    # In PBS a restart may be another job; what counts its restarts knows that it goes on with this run.
-    same = allocation.scheduler == "pbs" or (earlier is not None and earlier.job.get("id") == allocation.job_id)
-    own = allocation.restarts > 0 and earlier is not None and same
+    own = allocation.restarts > 0 and earlier is not None and earlier.job.get("id") == allocation.job_id
     if own and earlier is not None and earlier.status == "completed":
         say(f"{step.result_json} was completed before restart {allocation.restarts}; nothing is left to do")
         return 0

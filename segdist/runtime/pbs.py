@@ -41,6 +41,8 @@ def pbs_allocation(
 
     The node file has a line for every rank that the scheduler was asked for (``mpiprocs``, ``ppn``); its hosts are
     taken in its order, the first one being the node on which the job script runs. It exists on that node only.
+    A job that continues another one keeps the first one's id, which its script puts into SEGDIST_JOB_ID: the step that
+    it goes on with is still that job's.
 
     Raises:
         ConfigError: where there is no node file.
@@ -58,7 +60,7 @@ def pbs_allocation(
     require(bool(lines), f"PBS_NODEFILE={name!r}: has no line; submit the job again")
     return Allocation(
         "pbs",
-        short_id(environ["PBS_JOBID"]),
+        environ.get("SEGDIST_JOB_ID") or short_id(environ["PBS_JOBID"]),
         int(environ.get("SEGDIST_RESTART") or 0),
         tuple(dict.fromkeys(lines)),
         lines.count(lines[0]),

@@ -201,6 +201,7 @@ def _functions(request: Request) -> list[str]:
             '      submit_again "afterany:$last"',
             "      finish 1",
             "    fi",
+            '    [ "$2" = any ] && break',
             "    sleep 1",
             "  done",
             '  if [ "$2" = ok ] && [ "$(cat "$1_exit" 2>/dev/null)" != 0 ]; then',

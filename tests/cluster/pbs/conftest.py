@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from submitit.core import plugins
+
+from jobs.clusters.pbs import watcher
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -149,3 +153,27 @@ def make_lab() -> Iterator[Callable[..., Lab]]:
 def lab(request: pytest.FixtureRequest, make_lab: Callable[..., Lab]) -> Lab:
     """A lab of each dialect."""
     return make_lab(request.param)
+
+
+@pytest.fixture
+def login_node(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    """This process is a shell on the login node, with the plugin installed."""
+    for name, value in lab.environ().items():
+        monkeypatch.setenv(name, value)
+    paths = [str(ROOT)]
+    known = importlib.metadata.entry_points(group="submitit")
+    if not any("jobs.clusters.pbs" in point.value for point in known):  # an older editable install: register it here
+        info = lab.folder / "plugin" / "segdist_pbs-0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: segdist-pbs\nVersion: 0\n")
+        points = (ROOT / "pyproject.toml").read_text().partition("entry-points.submitit]\n")[2].partition("\n\n")[0]
+        (info / "entry_points.txt").write_text("[submitit]\n" + points.replace('"', ""))
+        paths.append(str(info.parent))
+        monkeypatch.syspath_prepend(str(info.parent))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    caches = (plugins._get_plugins, plugins.get_executors, plugins.get_job_environments, watcher.server_dialect)
+    for cached in caches:
+        cached.cache_clear()
+    yield lab
+    for cached in caches:
+        cached.cache_clear()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ import submitit
 from submitit.core import plugins, utils
 from submitit.core.job_environment import JobEnvironment
 
-from jobs.clusters.pbs import watcher
 from jobs.clusters.pbs.executor import PbsExecutor, PbsJob
 from jobs.clusters.pbs.watcher import PbsInfoWatcher
 
@@ -65,31 +62,14 @@ class Counter(submitit.helpers.Checkpointable):  # type: ignore[misc]
 
 
 @pytest.fixture
-def pbs(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Lab]:
-    """This process is a shell on the login node, with the plugin installed."""
-    for name, value in lab.environ().items():
-        monkeypatch.setenv(name, value)
+def pbs(login_node: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """This process is a shell on the login node; nothing waits long."""
+    lab = login_node
     monkeypatch.setenv("VIRTUAL_ENV", "/opt/venv with space")
     monkeypatch.chdir(lab.work)
-    paths = [str(ROOT)]
-    if not importlib.metadata.entry_points(group="submitit"):  # an older editable install: register it here
-        info = tmp_path / "plugin" / "segdist_pbs-0.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: segdist-pbs\nVersion: 0\n")
-        (info / "entry_points.txt").write_text(
-            "[submitit]\nexecutor = jobs.clusters.pbs.executor:PbsExecutor\n"
-            "job_environment = jobs.clusters.pbs.environment:PbsJobEnvironment\n"
-        )
-        paths.append(str(info.parent))
-        monkeypatch.syspath_prepend(str(info.parent))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-    for cached in (plugins._get_plugins, plugins.get_executors, plugins.get_job_environments, watcher.server_dialect):
-        cached.cache_clear()
     monkeypatch.setattr(PbsJob, "watcher", PbsInfoWatcher(delay_s=2))
     monkeypatch.setattr(PbsJob, "_results_timeout_s", 1)
-    yield lab
-    for cached in (plugins._get_plugins, plugins.get_executors, plugins.get_job_environments, watcher.server_dialect):
-        cached.cache_clear()
+    return lab
 
 
 def executor(lab: Lab, folder: str = "logs", **parameters: Any) -> PbsExecutor:

@@ -45,6 +45,7 @@ wait_for() {  # FOLDER/ID ok|any: go on where that job has ended well, or again 
       submit_again "afterany:$last"
       finish 1
     fi
+    [ "$2" = any ] && break
     sleep 1
   done
   if [ "$2" = ok ] && [ "$(cat "$1_exit" 2>/dev/null)" != 0 ]; then

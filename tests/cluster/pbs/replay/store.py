@@ -114,6 +114,9 @@ def key_of(identifier: str) -> str:
 
 def schedule(store: Store) -> None:
     """Start what can start; to be called with the lock held, after every change."""
+    for parent in store.jobs():
+        if parent["array"]:
+            _look_at_array(store, parent)
     for job in store.jobs():
         if job["state"] not in "QH" or job["array"]:
             continue
