@@ -1,5 +1,5 @@
 # make demo   everything on this machine: set up, train, evaluate, quantize, evaluate int8, report
-# make test   lint, types and tests
+# make test   lint, types and tests (as root it first installs Slurm and a browser for them)
 # make lint   ruff and mypy alone
 # make bench  the benchmarks of tests/benchmarks
 
@@ -8,6 +8,8 @@ VENV   ?= .venv
 DEMO   ?= runs/demo
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+
+SYSTEM := $(VENV)/.system
 
 .PHONY: demo test lint bench clean-demo
 
@@ -42,7 +44,18 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+# A real Slurm and a browser for the tests that want one, where root may install them; else those tests are skipped.
+$(SYSTEM): | $(READY)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  command -v slurmctld >/dev/null && command -v chromium >/dev/null || \
+	  { echo "installing slurmctld, slurmd, munge and chromium for the tests"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	      slurmctld slurmd slurm-client munge iproute2 chromium >/dev/null; } || \
+	  echo "not installed: the tests that want them are skipped"; \
+	else echo "no root, or no apt-get: the tests that want Slurm or a browser are skipped unless they are there"; fi
+	@touch $@
+
+test: lint $(SYSTEM)
 	$(BIN)/python -m pytest
 
 bench: $(READY)
