@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.reading import read_runs
 from jobs.runs import find_runs
-from jobs.state import RunState, StepState, read_runs
+from jobs.state import RunState, StepState
 from jobs.table import as_number, format_table, number, shorten
 from segdist.cli import run_command
 from segdist.config import ConfigError
