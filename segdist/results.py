@@ -5,7 +5,7 @@
     runs/RUN/
       run.json                      what was asked for, and from which commit and versions
       train/  config.json  metrics.jsonl  checkpoints/{last,best}.pt  model.pt  logs/  result.json
-      evaluate/NAME/  config.json  confusion.npy  overlays/*.png  logs/  result.json
+      evaluate/NAME/  config.json  confusion.npy  images.csv  overlays/*.png  export/SIZE/*.png  logs/  result.json
       quantize/  config.json  model_int8.torchscript  logs/  result.json
       report.html
 
