@@ -180,13 +180,13 @@ class EvaluationConfig:
         for size in self.sizes:
             parse_size(size, "sizes")
         require(len(set(self.sizes)) == len(self.sizes), f"--sizes {' '.join(self.sizes)}: name each size once")
-        _check_view(self.window, self.stride, self.scales)
+        check_view(self.window, self.stride, self.scales)
         _at_least("overlays", self.overlays, 0)
         _at_least("latency-runs", self.latency_runs, 1)
         _at_least("latency-warmup", self.latency_warmup, 0)
 
 
-def _check_view(window: str, stride: str, scales: tuple[float, ...]) -> None:
+def check_view(window: str, stride: str, scales: tuple[float, ...]) -> None:
     """Refuse a window, a stride and scales that leave holes or nothing to average."""
     require(bool(window) or not stride, f"--stride {stride}: needs a window; give for example --window 512x1024")
     if stride:
@@ -350,41 +350,6 @@ class PipelineConfig:
     def quantize(self) -> QuantizeConfig:
         """The pipeline's quantization."""
         return QuantizeConfig(self.run, None, self.overwrite, self.dataset, self.quantization, self.runtime)
-
-
-@dataclass(frozen=True)
-class PredictConfig:
-    """Show what a model makes of pictures of your own: an overlay of its classes for each of them."""
-
-    images: tuple[str, ...] = ()
-    """Pictures in any format that Pillow reads."""
-    model: str = ""
-    """model.pt or model_int8.torchscript."""
-    out: str = "predictions"
-    """Folder for the overlays; made where it is missing."""
-    size: str = ""
-    """Size at which the net sees a picture, HEIGHTxWIDTH; empty takes the picture's own, at most 2048 pixels a side."""
-    window: str = ""
-    """Show the net a window of this size, HEIGHTxWIDTH, that slides over the resized picture."""
-    stride: str = ""
-    """Steps of the window, down x right in pixels; empty takes two thirds of the window."""
-    scales: tuple[float, ...] = (1.0,)
-    """Factors on the size; with several, the mean of their probabilities counts."""
-    mirror: bool = False
-    """Average with the answer to the mirrored picture."""
-    opacity: float = 0.55
-    """How much of the classes' colours covers the picture, in [0, 1]."""
-    label_ids: bool = False
-    """Write a PNG of official label ids beside each overlay."""
-    threads: int = 0
-    """Threads; 0 takes all cores."""
-
-    def __post_init__(self) -> None:
-        if self.size:
-            parse_size(self.size, "size")
-        _check_view(self.window, self.stride, self.scales)
-        require(0 <= self.opacity <= 1, f"--opacity {self.opacity}: must be in [0, 1]; give for example 0.55")
-        _at_least("threads", self.threads, 0)
 
 
 TaskConfig = TrainConfig | EvaluateConfig | QuantizeConfig
