@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain
@@ -21,9 +22,9 @@ from segdist.latency import time_passes
 from segdist.metrics import Confusion, percent
 from segdist.models.inference import Net
 from segdist.models.loaded import Model, load_any
-from segdist.overlays import Shown, choose, write_overlay
+from segdist.overlays import ROLES, Shown, choose, write_overlay
 from segdist.progress import Progress
-from segdist.results import ResultError, RunFolder, write_atomic
+from segdist.results import ResultError, RunFolder, StepFolder, write_atomic
 from segdist.runtime.ipex import Ipex
 from segdist.runtime.precision import choose_precision
 from segdist.scoring import PARTS, Score, score_images
@@ -65,6 +66,7 @@ def evaluate(session: Session, config: EvaluateConfig) -> dict[str, Any]:
         f"at {', '.join(what.sizes)}"
     )
 
+    session.on_main(partial(forget_pictures, session.step))
     sizes: dict[str, Any] = {}
     confusions, rows = [], []
     shown, shown_by = list[Shown](), config.name
@@ -141,6 +143,13 @@ def score_at(
     return score
 
 
+def forget_pictures(step: StepFolder) -> None:
+    """Remove the overlays and exports of an earlier evaluation, so that none of them pass for this one's."""
+    for folder in (step.overlays, step.path / "export"):
+        if folder.is_dir():
+            shutil.rmtree(folder)
+
+
 def write_files(session: Session, folder: Path, files: dict[str, bytes]) -> None:
     """Bring the files of all ranks to rank 0, which writes them."""
     for part in session.collectives.gather(files):
@@ -166,13 +175,12 @@ def pick(
             metrics = step.read_result().metrics if step.task == "evaluate" and step.name != config.name else {}
         except ResultError:
             continue
-        theirs = metrics.get("shown", [])
+        theirs = [one for one in metrics.get("shown", []) if one.get("stem") in index_of and one.get("role") in ROLES]
         if (
             metrics.get("precision") == "fp32"
             and metrics.get("split") == config.evaluation.split
             and next(iter(metrics.get("sizes", {})), None) == config.evaluation.sizes[0]
             and len(theirs) == len(own)
-            and all(one["stem"] in index_of for one in theirs)
         ):
             found = [(index_of[one["stem"]], one["role"]) for one in theirs]
             return [Shown(index, role, scores[index]) for index, role in found], step.name
@@ -196,10 +204,14 @@ def show(session: Session, model: Model, images: WholeImages, view: View, shown:
 
 
 def time_spent(session: Session, score: Score) -> dict[str, Any]:
-    """``seconds`` by part, summed over the ranks, and the net's share of them."""
+    """``seconds`` by part, summed over the ranks, the net's share of them, and ``scoring_s`` of the slowest rank."""
     ranks = session.collectives.gather(score.seconds)
     seconds = {part: round(sum(rank[part] for rank in ranks), 3) for part in PARTS}
-    return {"seconds": seconds, "net_share_pct": percent(seconds["net"] / max(sum(seconds.values()), 1e-9))}
+    return {
+        "scoring_s": round(max(sum(rank.values()) for rank in ranks), 3),
+        "seconds": seconds,
+        "net_share_pct": percent(seconds["net"] / max(sum(seconds.values()), 1e-9)),
+    }
 
 
 def timings(session: Session, model: Model, what: EvaluationConfig, size: str) -> dict[str, Any]:
@@ -215,7 +227,7 @@ def timings(session: Session, model: Model, what: EvaluationConfig, size: str) -
     macs = session.on_main(lambda: model.macs_at(timed))
     found["gmacs"] = None if macs is None else round(macs / 1e9, 3)
     of_traced = last(session, lambda: chain.from_iterable(passes(net) for net in [model.traced()] if net))
-    kept = [name for name in of_traced if name.startswith(("latency_ms", "peak_memory_mb"))]
+    kept = [name for name in of_traced if name.startswith(("latency_ms", "images_per_s", "peak_memory_mb"))]
     return found | {f"traced_{name}": of_traced[name] for name in kept}
 
 

@@ -17,6 +17,7 @@ from segdist.data.labels import IGNORE, LabelSet
 from segdist.results import write_atomic
 
 Role = Literal["worst", "median", "best"]
+ROLES: tuple[Role, ...] = ("worst", "median", "best")
 RIGHT, WRONG, UNCOUNTED = (244, 244, 244), (176, 16, 32), (190, 190, 190)
 """Colours of the error map: light where right, dark red where wrong, grey where no class is to be found; as different
 in black and white."""

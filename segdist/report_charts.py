@@ -22,7 +22,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
 COLORS = 6
@@ -87,7 +87,11 @@ def glyph(net: int) -> str:
 
 
 def line_chart(lines: Sequence[Line], unit: str, alt: str, top: float | None = None) -> str:
-    """Curves over epochs from 0 up; ``unit`` labels the y axis, ``top`` limits it. Returns an SVG element."""
+    """Curves over epochs; ``unit`` labels the y axis. Returns an SVG element.
+
+    The axis begins at 0 and ends at ``top`` at the most. Without a ``top`` it is logarithmic where the first epochs
+    would press all others flat: where the highest value is more than eight times the lowest.
+    """
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(260)
         for line in lines:
@@ -105,11 +109,22 @@ def line_chart(lines: Sequence[Line], unit: str, alt: str, top: float | None = N
                 markevery=max(1, len(values) // 10),
             )
         highest = max((v for line in lines for v in line.values if v is not None), default=1.0)
-        axes.set_ylim(0, min(highest * 1.08 or 1.0, top or np.inf))
+        lowest = min((v for line in lines for v in line.values if v is not None), default=0.0)
+        steep = top is None and 0 < lowest < highest / 8
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+        if steep:
+            axes.set_yscale("log")
+            axes.set_ylim(lowest / 1.2, highest * 1.2)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        else:
+            axes.set_ylim(0, min(highest * 1.08 or 1.0, top or np.inf))
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
         axes.set_xlabel("epoch")
-        axes.set_title(unit, loc="left", fontsize=11.5, color=PLACEHOLDERS["muted"])
+        axes.set_title(
+            f"{unit}, logarithmic" if steep else unit, loc="left", fontsize=11.5, color=PLACEHOLDERS["muted"]
+        )
         axes.grid(axis="y")
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
@@ -130,7 +145,7 @@ def bar_chart(
         for row, _ in enumerate(classes):
             if swatches and swatches[row]:
                 axes.plot(
-                    -2.4,
+                    -2.6,
                     row * group,
                     "s",
                     markersize=7,
@@ -160,7 +175,7 @@ def bar_chart(
                 )
         axes.set_ylim(len(classes) * group - group / 2, -group / 2)
         axes.set_yticks([row * group for row in range(len(classes))], [short(name) for name in classes])
-        axes.tick_params(axis="y", length=0, pad=12 if swatches else 3.5, labelcolor=PLACEHOLDERS["ink"])
+        axes.tick_params(axis="y", length=0, pad=16 if swatches else 3.5, labelcolor=PLACEHOLDERS["ink"])
         _percent_axis(axes)
         axes.set_xlim(0, 100)
         axes.set_xticks(range(0, 101, 25), ["0", "25", "50", "75", "100 %"])

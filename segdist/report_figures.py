@@ -46,7 +46,7 @@ def heat_map(counts: NDArray[np.int64], classes: Sequence[str], net: int, alt: s
     shares = np.divide(counts, rows, out=np.zeros(counts.shape), where=rows > 0)
     size = len(classes)
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(560, 560)
+        figure, axes = new_figure(535, 560)
         for row, column in zip(*np.nonzero(counts)):
             share = float(shares[row, column])
             opacity = share**0.6  # small confusions are what one looks for

@@ -47,9 +47,11 @@ def times(value: Any) -> str:
 
 
 def points(value: Any) -> str:
-    """A change with its sign: ``−0.3``."""
+    """A change with its sign: ``−0.3``; one that rounds to nothing has none."""
     number = as_number(value)
-    return NONE if number is None else f"{number:+.1f}".replace("-", "−")
+    if number is None:
+        return NONE
+    return f"{number:+.1f}".replace("-", "−") if round(number, 1) else "0.0"
 
 
 def drop(value: Any) -> str:

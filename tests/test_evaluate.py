@@ -202,6 +202,17 @@ def test_worst_median_and_best_images_are_shown_and_other_precisions_show_the_sa
     ]
 
 
+def test_another_evaluation_in_its_place_leaves_no_picture_of_the_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, colours: Path
+) -> None:
+    folder = tmp_path / "evaluate" / "fp32"
+    evaluate_here(monkeypatch, tmp_path, colours, "street13", overlays=6, export=True)
+    assert len(list((folder / "overlays").iterdir())) == 24
+    metrics = evaluate_here(monkeypatch, tmp_path, colours, "street13", overlays=1)
+    assert {path.name.rpartition("_")[0] for path in (folder / "overlays").iterdir()} == {metrics["shown"][0]["stem"]}
+    assert not (folder / "export").exists()
+
+
 def test_images_without_a_counted_pixel_have_no_score_but_can_be_exported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
