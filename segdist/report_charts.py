@@ -103,9 +103,10 @@ def line_chart(lines: Sequence[Line], unit: str, alt: str, top: float | None = N
                 color=color,
                 linewidth=1.8,
                 linestyle=(0, (2.2, 1.6)) if line.dashed else "solid",
-                marker=None if line.dashed and len(values) > 1 else MARKERS[line.net % len(MARKERS)],
+                marker=MARKERS[line.net % len(MARKERS)],
                 markersize=4.5,
-                markeredgewidth=0,
+                markerfacecolor=PLACEHOLDERS["paper"] if line.dashed else color,
+                markeredgewidth=1,
                 markevery=max(1, len(values) // 10),
             )
         highest = max((v for line in lines for v in line.values if v is not None), default=1.0)
