@@ -33,6 +33,10 @@ demo: $(READY)
 	  --epochs 20 --lr 0.008 $(DEMO_OPTIONS)
 	$(BIN)/python -m jobs.submit pipeline --run $(DEMO)/hrnetv2_w18 --model hrnetv2_w18 \
 	  --epochs 24 --lr 0.004 $(DEMO_OPTIONS)
+	@grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo || echo 'no bf16: this CPU has no instructions for it'
+	for net in unet hrnetv2_w18; do ! grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo || \
+	  $(BIN)/python -m segdist.launch --ranks-per-node 2 evaluate --run $(DEMO)/$$net --name bf16 \
+	  --eval-precision bf16 --data $(DEMO)/scenes --sizes 128x256 --overwrite || exit; done
 	$(BIN)/python -m jobs.collect $(DEMO) --format html --out $(DEMO)/report.html
 	$(BIN)/python -m jobs.collect $(DEMO)
 
