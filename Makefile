@@ -1,5 +1,5 @@
 # make demo   everything on this machine: set up, train, evaluate, quantize, evaluate int8, report
-# make test   lint, types and tests
+# make test   lint, types and tests (as root it first installs Slurm and a browser for them)
 # make lint   ruff and mypy alone
 # make bench  the benchmarks of tests/benchmarks
 
@@ -8,6 +8,8 @@ VENV   ?= .venv
 DEMO   ?= runs/demo
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+
+SYSTEM := $(VENV)/.system
 
 .PHONY: demo test lint bench clean-demo
 
@@ -31,6 +33,10 @@ demo: $(READY)
 	  --epochs 20 --lr 0.008 $(DEMO_OPTIONS)
 	$(BIN)/python -m jobs.submit pipeline --run $(DEMO)/hrnetv2_w18 --model hrnetv2_w18 \
 	  --epochs 24 --lr 0.004 $(DEMO_OPTIONS)
+	@grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo || echo 'no bf16: this CPU has no instructions for it'
+	for net in unet hrnetv2_w18; do ! grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo || \
+	  $(BIN)/python -m segdist.launch --ranks-per-node 2 evaluate --run $(DEMO)/$$net --name bf16 \
+	  --eval-precision bf16 --data $(DEMO)/scenes --sizes 128x256 --overwrite || exit; done
 	$(BIN)/python -m jobs.collect $(DEMO) --format html --out $(DEMO)/report.html
 	$(BIN)/python -m jobs.collect $(DEMO)
 
@@ -42,7 +48,18 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+# A real Slurm and a browser for the tests that want one, where root may install them; else those tests are skipped.
+$(SYSTEM): | $(READY)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  command -v slurmctld >/dev/null && command -v chromium >/dev/null || \
+	  { echo "installing slurmctld, slurmd, munge and chromium for the tests"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	      slurmctld slurmd slurm-client munge iproute2 chromium >/dev/null; } || \
+	  echo "not installed: the tests that want them are skipped"; \
+	else echo "no root, or no apt-get: the tests that want Slurm or a browser are skipped unless they are there"; fi
+	@touch $@
+
+test: lint $(SYSTEM)
 	$(BIN)/python -m pytest
 
 bench: $(READY)

@@ -14,9 +14,10 @@ from pathlib import Path
 from jobs.clusters import scheduler
 from jobs.clusters.base import SubmitError
 from jobs.processes import job_alive, job_processes
+from jobs.reading import the_run
 from jobs.runner import write_failure, write_skipped
 from jobs.spec import Job
-from jobs.state import RunState, cancelled_text, the_run
+from jobs.state import RunState, cancelled_text
 from segdist.cli import run_command
 from segdist.config import ConfigError
 from segdist.results import utc_now, write_json

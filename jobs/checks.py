@@ -6,6 +6,7 @@ import datetime
 import shlex
 from pathlib import Path
 
+from jobs.reading import read_run
 from jobs.spec import (
     EvaluateSubmission,
     PipelineSubmission,
@@ -14,7 +15,6 @@ from jobs.spec import (
     Submission,
     TrainSubmission,
 )
-from jobs.state import read_run
 from segdist.config import ConfigError, require
 from segdist.results import RunFolder
 

@@ -1,4 +1,4 @@
-"""``python -m jobs.collect RUNS…``: the results of many runs as one table, CSV, JSON or HTML report."""
+"""``python -m jobs.collect RUNS…``: the results of many runs: a table, CSV, JSON, HTML report or TensorBoard events."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import csv
 import dataclasses
 import io
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.reading import read_runs
 from jobs.runs import find_runs
-from jobs.state import RunState, StepState, read_runs
+from jobs.state import RunState, StepState
 from jobs.table import as_number, format_table, number, shorten
 from segdist.cli import run_command
 from segdist.config import ConfigError
-from segdist.results import write_atomic
+from segdist.results import PRECISIONS, precision_of, size_of, write_atomic
 
 TABLE_WIDTH = 120
 
@@ -28,8 +30,8 @@ class Row:
     """One model at one input size; empty where it was not measured.
 
     Latencies are ms per image (batch 1), ``size_mb`` is the model file, ``parameters_m`` in millions,
-    ``gmacs`` in 1e9 multiply-adds per image. ``speedup`` is the eager fp32 p50 of the same run and
-    size over this p50.
+    ``gmacs`` in 1e9 multiply-adds per image, ``peak_memory_mb`` of the process that was timed.
+    ``speedup`` is the eager fp32 p50 of the same run and size over this p50.
     """
 
     run: str
@@ -44,11 +46,24 @@ class Row:
     latency_ms_p50: float | None = None
     latency_ms_p95: float | None = None
     traced_latency_ms_p50: float | None = None
+    latency_ms_p99: float | None = None
+    images_per_s: float | None = None
+    category_miou_pct: float | None = None
+    loss: float | None = None
+    peak_memory_mb: float | None = None
+    net_share_pct: float | None = None
     size_mb: float | None = None
     parameters_m: float | None = None
     gmacs: float | None = None
     speedup: float | None = None
     error: str | None = None
+
+
+_OF_A_SIZE = (
+    "miou_pct", "pixel_accuracy_pct", "category_miou_pct", "loss", "latency_ms_p50", "latency_ms_p95",
+    "latency_ms_p99", "traced_latency_ms_p50", "images_per_s", "gmacs", "peak_memory_mb", "net_share_pct",
+)  # fmt: skip
+"""What an evaluation measures at each size, by the same name as the row has it."""
 
 
 def rows_of(run: RunState) -> list[Row]:
@@ -59,11 +74,18 @@ def rows_of(run: RunState) -> list[Row]:
     evaluations = [step for step in run.steps if step.task == "evaluate"]
     if evaluations:
         rows = [row for step in evaluations for row in _evaluation_rows(run, step)]
-        return _with_speedup(rows)
+        return _with_speedup(sorted(rows, key=_place))
     steps = [step for step in run.steps if step.task in ("train", "quantize")]
     if steps:
         return [_step_row(run, steps[-1])]
     return [Row(run.folder.name, str(run.folder.path), "–", "unknown", error=run.note or "holds no step")]
+
+
+def _place(row: Row) -> tuple[int, int]:
+    """By precision, then by size, whatever the steps are called; what has neither comes last."""
+    precision = PRECISIONS.index(row.precision) if row.precision in PRECISIONS else len(PRECISIONS)
+    sides = re.fullmatch(r"(\d+)x(\d+)", row.size or "")
+    return precision, int(sides[1]) * int(sides[2]) if sides else sys.maxsize
 
 
 def _evaluation_rows(run: RunState, step: StepState) -> list[Row]:
@@ -72,31 +94,24 @@ def _evaluation_rows(run: RunState, step: StepState) -> list[Row]:
     if not isinstance(sizes, dict) or not all(isinstance(values, dict) for values in sizes.values()):
         error = base.error or ("result.json has no sizes" if step.state == "completed" else None)
         return [dataclasses.replace(base, error=error)]
-    return [
-        dataclasses.replace(
-            base,
-            size=size,
-            miou_pct=_number(values, "miou_pct"),
-            pixel_accuracy_pct=_number(values, "pixel_accuracy_pct"),
-            latency_ms_p50=_number(values, "latency_ms_p50"),
-            latency_ms_p95=_number(values, "latency_ms_p95"),
-            traced_latency_ms_p50=_number(values, "traced_latency_ms_p50"),
-            gmacs=_number(values, "gmacs"),
-        )
-        for size, values in sizes.items()
-    ]
+    rows = []
+    for size, values in sizes.items():
+        measured: dict[str, Any] = {name: _number(values, name) for name in _OF_A_SIZE}
+        rows.append(dataclasses.replace(base, size=size, **measured))
+    return rows
 
 
 def _step_row(run: RunState, step: StepState) -> Row:
     metrics = step.result.metrics if step.result else {}
-    quantized = step.task == "quantize" or "int8" in step.name
+    by_name = precision_of(step.name) if step.task == "evaluate" else {"quantize": "int8"}.get(step.task)
     return Row(
         run=run.folder.name,
         folder=str(run.folder.path),
         step=step.step,
         status=step.state,
         model=_model(metrics) or _model_of(run),
-        precision=metrics.get("precision") or ("int8" if quantized else "fp32"),
+        precision=metrics.get("precision") or by_name or "fp32",
+        size=size_of(step.name),
         miou_pct=_number(metrics, "miou_pct"),
         pixel_accuracy_pct=_number(metrics, "pixel_accuracy_pct"),
         size_mb=_number(metrics, "size_mb"),
@@ -198,8 +213,11 @@ def collect(runs: Sequence[Path], form: str, out: Path | None) -> None:
     """
     if form == "html" and out is None:
         raise ConfigError("--format html: needs a file; give --out report.html")
+    if form == "tensorboard" and out is None:
+        raise ConfigError("--format tensorboard: needs a folder; give --out events")
     folders = find_runs(runs)
-    rows = [row for state in read_runs(folders) for row in rows_of(state)]
+    states = read_runs(folders)
+    rows = [row for state in states for row in rows_of(state)]
     for row in rows:
         if row.error:
             print(
@@ -210,6 +228,12 @@ def collect(runs: Sequence[Path], form: str, out: Path | None) -> None:
         from segdist.report import write_report
 
         print(f"report: {write_report(folders, out)}")
+        return
+    if form == "tensorboard" and out is not None:
+        from jobs.tensorboard import write_events
+
+        for file in write_events(states, out):
+            print(f"tensorboard: {file}")
         return
     text = {
         "table": lambda: text_table(rows) + "\n",
@@ -227,8 +251,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser("python -m jobs.collect", description="The results of runs in one table.")
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold them")
-    parser.add_argument("--format", choices=("table", "csv", "json", "html"), default="table", help="(default: table)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write here instead of printing")
+    forms = ("table", "csv", "json", "html", "tensorboard")
+    parser.add_argument("--format", choices=forms, default="table", help="(default: table)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write here instead of printing (tensorboard: a folder)"
+    )
     args = parser.parse_args(argv)
     return run_command(lambda: collect(args.runs, args.format, args.out))
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TextIO
 
 from jobs.queue import Queue
-from jobs.state import RunState, StepState, find_step, the_run
+from jobs.reading import the_run
+from jobs.state import RunState, StepState, find_step
 from segdist.cli import run_command
 from segdist.config import ConfigError
 

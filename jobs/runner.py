@@ -22,8 +22,9 @@ from types import FrameType
 from jobs.processes import TOKEN, die_with_parent, job_processes
 from jobs.spec import JobSpec, Step, read_spec
 from jobs.state import cancelled_text, launcher_log, seconds_between
-from segdist.launch_step import CONTINUE
+from segdist.fence import superseded
 from segdist.results import Result, ResultError, RunFolder, Status, StepFolder, utc_now, write_json
+from segdist.signals import TO_BE_CONTINUED
 
 _SLOT_POLL_S = 0.5
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
@@ -68,6 +69,8 @@ def run_steps(run_folder: str, only: Sequence[str] = ()) -> int:
     if local:
         die_with_parent(int(environment.job_id))
     job = {"cluster": environment.cluster, "id": environment.job_id}
+    if not local:
+        job["restart"] = os.environ.get("SLURM_RESTART_COUNT", "0")
     stop = _Stop()
     for number in (*_STOP_SIGNALS, signal.SIGUSR1):
         signal.signal(number, stop)
@@ -78,7 +81,7 @@ def run_steps(run_folder: str, only: Sequence[str] = ()) -> int:
     with _slot(spec.slot, stop):
         codes = _run_in_order(run, spec, [s for s in spec.steps if not only or s.step in only], job, stop)
     code = next((code for code in codes.values() if code), 0)
-    if code != CONTINUE or local:
+    if code != TO_BE_CONTINUED or local:
         name = "-".join(["outcome", *(step.replace("/", "-") for step in only)])
         write_json(job_folder / f"{name}.json", {"exit_code": code, "steps": codes})
     if not local:
@@ -142,7 +145,10 @@ def _run_step(run: RunFolder, spec: JobSpec, step: Step, job: dict[str, str], st
     print(f"{step.label}: {shlex.join(step.command)}", flush=True)
     code = _run_command(spec, step, launcher_log(folder), job, stop)
     stopped = _why_stopped(run.path / spec.jobs[0].submitit_folder, stop) if stop.signal else None
-    if code == CONTINUE and job["cluster"] != "local":
+    if code != 0 and (later := superseded(folder, job_environment(job))) is not None:
+        print(f"{step.label}: this job goes on as {later}; nothing is written here", flush=True)
+        return TO_BE_CONTINUED, None
+    if code == TO_BE_CONTINUED and job["cluster"] != "local":
         print(f"{step.label}: to be continued", flush=True)
         return code, None
     error = conclude(folder, code, started, stopped, job)
@@ -155,7 +161,7 @@ def _run_step(run: RunFolder, spec: JobSpec, step: Step, job: dict[str, str], st
 def _run_command(spec: JobSpec, step: Step, log: Path, job: dict[str, str], stop: _Stop) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     environ = {key: value for key, value in os.environ.items() if not key.startswith("SUBMITIT_")}
-    environ |= {"SEGDIST_JOB_CLUSTER": job["cluster"], "SEGDIST_JOB_ID": job["id"]}
+    environ |= job_environment(job)
     with log.open("ab", buffering=0) as output:
         output.write(f"$ {shlex.join(step.command)}\n".encode())
         process = subprocess.Popen(
@@ -176,6 +182,12 @@ def _run_command(spec: JobSpec, step: Step, log: Path, job: dict[str, str], stop
         _kill_orphans()
         return 128 - code
     return code
+
+
+def job_environment(job: dict[str, str]) -> dict[str, str]:
+    """What the processes of a step are told about their job."""
+    names = {"cluster": "SEGDIST_JOB_CLUSTER", "id": "SEGDIST_JOB_ID", "restart": "SEGDIST_RESTART"}
+    return {names[key]: value for key, value in job.items()}
 
 
 def _follow_into_death(parent: int) -> Callable[[], None]:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.reading import read_runs
 from jobs.runs import find_runs
-from jobs.state import RunState, StepState, read_runs
+from jobs.state import RunState, StepState
 from jobs.table import as_number, duration, format_table, number
 from segdist.cli import run_command
 

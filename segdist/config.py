@@ -17,6 +17,8 @@ from typing import Any, Literal
 SCENES = "scenes"
 """The value of ``DatasetConfig.data`` that means the generated street scenes."""
 
+INT8_SUFFIX = ".torchscript"
+"""How the file of an int8 model ends."""
 ModelName = Literal["unet", "hrnetv2_w18", "hrnetv2_w32", "hrnetv2_w48"]
 STRIDE = 32
 """Both nets halve the image five times at the most: sides are padded up to a multiple of this."""
@@ -161,8 +163,24 @@ class EvaluationConfig:
     """Split to evaluate on."""
     sizes: tuple[str, ...] = ("512x1024", "1024x2048")
     """Input sizes, HEIGHTxWIDTH in pixels; scores are counted at the label's own resolution."""
-    overlays: int = 4
-    """Images of which picture, truth and prediction are written."""
+    window: str = ""
+    """Show the net a window of this size, HEIGHTxWIDTH, that slides over the resized image; where windows overlap, the
+    mean of their logits counts. Empty shows the image whole."""
+    stride: str = ""
+    """Steps of the window, down x right in pixels; empty takes two thirds of the window."""
+    scales: tuple[float, ...] = (1.0,)
+    """Factors on the input size; with several, the mean of their probabilities counts."""
+    mirror: bool = False
+    """Average with the answer to the mirrored image ("flip" in papers)."""
+    eval_precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of a model.pt: fp32, or bf16 through autocast (an int8 model has its own)."""
+    absent: Literal["skip", "zero", "nan"] = "skip"
+    """A class neither in the truth nor predicted: "skip" leaves it out of the mean (cityscapesScripts), "zero" counts
+    it as 0 (official HRNet), "nan" leaves the mean undefined (torchvision)."""
+    export: bool = False
+    """Write every prediction as a PNG of official label ids, export/SIZE/<city>_<seq>_<frame>_pred_labelIds.png."""
+    overlays: int = 6
+    """Images of which picture, truth, prediction and errors are written: the worst, median and best ones by mIoU."""
     latency_runs: int = 20
     """Timed passes per size, one image each, on rank 0 while the other ranks wait."""
     latency_warmup: int = 3
@@ -173,9 +191,27 @@ class EvaluationConfig:
         for size in self.sizes:
             parse_size(size, "sizes")
         require(len(set(self.sizes)) == len(self.sizes), f"--sizes {' '.join(self.sizes)}: name each size once")
+        check_view(self.window, self.stride, self.scales)
         _at_least("overlays", self.overlays, 0)
         _at_least("latency-runs", self.latency_runs, 1)
         _at_least("latency-warmup", self.latency_warmup, 0)
+
+
+def check_view(window: str, stride: str, scales: tuple[float, ...]) -> None:
+    """Refuse a window, a stride and scales that leave holes or nothing to average."""
+    require(bool(window) or not stride, f"--stride {stride}: needs a window; give for example --window 512x1024")
+    if stride:
+        sides = zip(parse_size(stride, "stride"), parse_size(window, "window"))
+        require(
+            all(step <= side for step, side in sides),
+            f"--stride {stride}: must not be larger than --window {window}, or pixels are left out; give less",
+        )
+    elif window:
+        parse_size(window, "window")
+    require(
+        bool(scales) and all(0 < scale <= 8 for scale in scales),
+        f"--scales {' '.join(map(str, scales))}: must be above 0 and at most 8; give for example 0.75 1.0 1.25",
+    )
 
 
 @dataclass(frozen=True)
@@ -276,6 +312,11 @@ class EvaluateConfig:
         require(
             re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
             f"--name {self.name!r}: must be a file name of letters, digits, '.', '_' and '-'; give for example fp32",
+        )
+        require(
+            self.evaluation.eval_precision == "fp32" or not (self.weights or "").endswith(INT8_SUFFIX),
+            f"--eval-precision {self.evaluation.eval_precision} with {self.weights}: an int8 model has its own "
+            "arithmetic; leave --eval-precision out, or give a model.pt",
         )
 
 

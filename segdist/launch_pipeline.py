@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 
 from segdist.cli import USAGE_ERROR
 from segdist.config import ConfigError, EvaluateConfig, PipelineConfig, QuantizeConfig, TaskConfig, task_of, to_plain
-from segdist.launch_step import CONTINUE, record_failure
+from segdist.launch_step import record_failure
 from segdist.results import Result, ResultError, RunFolder, StepFolder, job_of, utc_now, write_json
 from segdist.runtime.allocation import Allocation
 from segdist.runtime.processes import say
+from segdist.signals import TO_BE_CONTINUED
 
 RunStep = Callable[[argparse.Namespace, TaskConfig, Sequence[str]], int]
 
@@ -40,8 +41,8 @@ def run_pipeline(options: argparse.Namespace, config: PipelineConfig, allocation
             continue
         say(f"{label} begins")
         code = _run(options, step_config, step, allocation, run_step)
-        if code == CONTINUE:
-            return CONTINUE
+        if code == TO_BE_CONTINUED:
+            return TO_BE_CONTINUED
         if code != 0:
             exit_code, failure = code, f"{label} failed: {_error(step)}"
     from segdist.report import write_report

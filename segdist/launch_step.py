@@ -1,8 +1,8 @@
 """One step of a run from its ranks' start to its recorded end: logs, ``result.json``, exit code, restart.
 
 The first rank that fails decides the exit code and is named in the last line: the others mostly report that they
-lost a neighbour. Ranks that end with :data:`CONTINUE` have saved their work; where the scheduler can start the job
-again, the launcher asks it to.
+lost a neighbour. Ranks that end with :data:`TO_BE_CONTINUED` have saved their work; where the scheduler can start
+the job again, the launcher asks it to.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from pathlib import Path
 
 from segdist import __version__
 from segdist.config import ConfigError
+from segdist.fence import other_holder
 from segdist.results import Result, ResultError, StepFolder, job_of, utc_now
 from segdist.runtime.allocation import THIS_MACHINE, Allocation
 from segdist.runtime.pbs import save_in_time
 from segdist.runtime.processes import STDERR, Outcome, RankSpec, run_ranks, say, write_all
 from segdist.runtime.remote import run_remote
 from segdist.runtime.slurm import being_requeued, requeue, run_srun
+from segdist.signals import TO_BE_CONTINUED
 
-CONTINUE = 75
-"""Exit code of what was stopped after saving its work, and goes on when it is started again (EX_TEMPFAIL)."""
 MAX_RESTARTS = 10
 
 _TAIL_LINES = 20
@@ -63,9 +63,9 @@ def launch(
         stays, why = _what_follows(outcome, allocation, max_restarts)
         if stays:
             say(why)
-            return CONTINUE
+            return TO_BE_CONTINUED
         reason = error = f"{outcome}: {why}" if why else str(outcome)
-        if exit_code == CONTINUE:
+        if exit_code == TO_BE_CONTINUED:
             exit_code = 128 + (outcome.stopped_by or signal.SIGTERM)
         elif outcome.failure.signal is None:
             error = ": ".join([reason, *last_lines(log, 1)])[:500]
@@ -96,7 +96,7 @@ def _run(specs: Sequence[RankSpec], grace: float, step: StepFolder, allocation: 
 
 def _what_follows(outcome: Outcome, allocation: Allocation, max_restarts: int) -> tuple[bool, str]:
     """Whether the step goes on in a restart, and what to say about it."""
-    saved = outcome.exit_code == CONTINUE
+    saved = outcome.exit_code == TO_BE_CONTINUED
     if allocation.scheduler == "none":
         return saved, "stopped after saving; the same command goes on from there" if saved else ""
     if allocation.scheduler == "slurm" and being_requeued(allocation):
@@ -141,6 +141,11 @@ def record_failure(
     step: StepFolder, error: str, started_at: str, elapsed_s: float, log: Path, allocation: Allocation
 ) -> None:
     """Write ``result.json`` with status "failed" for ranks that could not."""
+    environ = {**os.environ, **allocation.environment}
+    other = other_holder(step, environ)
+    if other is not None:  # a later life of this job, say, while this one was cut off from the network
+        say(f"{step.path}: is held by {other}; nothing is written there")
+        return
     result = Result(
         task=step.task,
         name=step.name,
@@ -150,7 +155,7 @@ def record_failure(
         elapsed_s=round(elapsed_s, 3),
         error=error,
         log=str(log),
-        job=job_of({**os.environ, **allocation.environment}),
+        job=job_of(environ),
         versions={"python": platform.python_version(), "segdist": __version__},
     )
     try:

@@ -11,6 +11,7 @@ wrong.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ import jinja2
 import tyro
 
 from segdist import report_charts as charts
+from segdist import report_comparison as comparison
 from segdist import report_pictures as pictures
 from segdist import report_text as text
 from segdist.cli import parse, run_command
 from segdist.config import ConfigError, require
-from segdist.report_runs import Run, read_runs
+from segdist.report_runs import EXPECTED, Run, read_runs
 from segdist.results import is_run_folder, write_atomic
 
 MAX_SCENES = 6
@@ -72,20 +74,30 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
 
 def _page(runs: list[Run]) -> str:
     names = [run.label for run in runs] if len(runs) < 4 else [f"{len(runs)} nets"]
-    scenes = pictures.scenes(runs)
-    stacks = [(scene.stem, scene.stacks(runs)) for scene in scenes[:MAX_SCENES]]
+    found = pictures.scenes(runs)
+    scenes = sorted(found[:MAX_SCENES], key=lambda scene: scene.place[::-1])
+    drawn = [(scene, scene.pair(), scene.rows(runs)) for scene in scenes]
+    matrices = comparison.matrices(runs)
+    paths = [str(run.folder.path) for run in runs]
     context = {
         "title": " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])),
         "runs": runs,
         "begun": min((str(run.begun) for run in runs if run.begun), default=None),
         "ended": max((str(s.result.ended_at) for r in runs for s in r.steps if s.result.ended_at), default=None),
-        "problems": [(run, problem) for run in runs for problem in run.problems],  # after the stacks add theirs
+        "problems": [(run, problem) for run in runs for problem in run.problems],  # after the pictures add theirs
         "groups": list(text.groups(runs)),
         "latency": text.latency_notes(runs),
         "curves": pictures.curves(runs),
         "ious": pictures.class_ious(runs),
-        "scenes": stacks,
-        "scene_count": len(scenes),
+        "panels": comparison.panels(runs),
+        "scatter": comparison.scatter(runs),
+        "matrices": matrices,
+        "scenes": drawn,
+        "scene_count": len(found),
+        "expected": EXPECTED,
+        "trained_by": text.commands(*((run, run.first("train")) for run in runs if run.epochs)),
+        "evaluated_by": text.commands(*((run, run.evaluation(p)) for run in runs for p in EXPECTED)),
+        "page_by": shlex.join(["python", "-m", "jobs.collect", *paths, "--format", "html", "--out", "report.html"]),
         "legends": pictures.legends(runs),
         "machine": text.grouped(runs, lambda step: step.result.machine),
         "decisions": text.grouped(runs, lambda step: step.result.decisions),
@@ -93,7 +105,7 @@ def _page(runs: list[Run]) -> str:
         "colors": charts.COLORS,
     }
     filters: list[Callable[..., Any]] = [text.percent, text.digits, text.times, text.points, text.drop, text.seconds]
-    filters += [text.moment, text.size, text.clean, text.ratio, text.sentence, text.goal, pictures.trials]
+    filters += [text.moment, text.size, text.pixels, text.clean, text.ratio, text.sentence, text.goal, pictures.trials]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

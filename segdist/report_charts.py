@@ -22,7 +22,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
 COLORS = 6
@@ -32,11 +32,11 @@ GLYPHS = "●■▲◆▼"
 PICTURE_WIDTH = 512
 """Overlays wider than this (pixels) are scaled down."""
 
-_MARKERS = "os^Dv"
+MARKERS = "os^Dv"
 _ROLES = ("ink", "muted", "line", "paper", *(f"s{i}" for i in range(COLORS)))
-_PLACEHOLDERS = {role: f"#0301{number:02x}" for number, role in enumerate(_ROLES)}
-_WIDTH = 420  # SVG units; text of 11.5 units stays readable when a phone shows 370 of them per 420
-_STYLE: Any = {
+PLACEHOLDERS = {role: f"#0301{number:02x}" for number, role in enumerate(_ROLES)}
+WIDTH = 420  # SVG units; text of 11.5 units stays readable when a phone shows 370 of them per 420
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "segdist",
     "text.parse_math": False,  # a class may be named "$"
@@ -46,14 +46,14 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.labelsize": 11.5,
-    "axes.edgecolor": _PLACEHOLDERS["line"],
-    "axes.labelcolor": _PLACEHOLDERS["muted"],
-    "text.color": _PLACEHOLDERS["ink"],
-    "xtick.color": _PLACEHOLDERS["line"],
-    "ytick.color": _PLACEHOLDERS["line"],
-    "xtick.labelcolor": _PLACEHOLDERS["muted"],
-    "ytick.labelcolor": _PLACEHOLDERS["muted"],
-    "grid.color": _PLACEHOLDERS["line"],
+    "axes.edgecolor": PLACEHOLDERS["line"],
+    "axes.labelcolor": PLACEHOLDERS["muted"],
+    "text.color": PLACEHOLDERS["ink"],
+    "xtick.color": PLACEHOLDERS["line"],
+    "ytick.color": PLACEHOLDERS["line"],
+    "xtick.labelcolor": PLACEHOLDERS["muted"],
+    "ytick.labelcolor": PLACEHOLDERS["muted"],
+    "grid.color": PLACEHOLDERS["line"],
     "grid.linewidth": 0.7,
 }
 
@@ -87,11 +87,15 @@ def glyph(net: int) -> str:
 
 
 def line_chart(lines: Sequence[Line], unit: str, alt: str, top: float | None = None) -> str:
-    """Curves over epochs from 0 up; ``unit`` labels the y axis, ``top`` limits it. Returns an SVG element."""
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(260)
+    """Curves over epochs; ``unit`` labels the y axis. Returns an SVG element.
+
+    The axis begins at 0 and ends at ``top`` at the most. Without a ``top`` it is logarithmic where the first epochs
+    would press all others flat: where the highest value is more than eight times the lowest.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(260)
         for line in lines:
-            color = _color(line.net)
+            color = color_of(line.net)
             values = [np.nan if value is None else value for value in line.values]
             axes.plot(
                 line.epochs,
@@ -99,36 +103,64 @@ def line_chart(lines: Sequence[Line], unit: str, alt: str, top: float | None = N
                 color=color,
                 linewidth=1.8,
                 linestyle=(0, (2.2, 1.6)) if line.dashed else "solid",
-                marker=None if line.dashed and len(values) > 1 else _MARKERS[line.net % len(_MARKERS)],
+                marker=MARKERS[line.net % len(MARKERS)],
                 markersize=4.5,
-                markeredgewidth=0,
+                markerfacecolor=PLACEHOLDERS["paper"] if line.dashed else color,
+                markeredgewidth=1,
                 markevery=max(1, len(values) // 10),
             )
         highest = max((v for line in lines for v in line.values if v is not None), default=1.0)
-        axes.set_ylim(0, min(highest * 1.08 or 1.0, top or np.inf))
+        lowest = min((v for line in lines for v in line.values if v is not None), default=0.0)
+        steep = top is None and 0 < lowest < highest / 8
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+        if steep:
+            axes.set_yscale("log")
+            axes.set_ylim(lowest / 1.2, highest * 1.2)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        else:
+            axes.set_ylim(0, min(highest * 1.08 or 1.0, top or np.inf))
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
         axes.set_xlabel("epoch")
-        axes.set_title(unit, loc="left", fontsize=11.5, color=_PLACEHOLDERS["muted"])
+        axes.set_title(
+            f"{unit}, logarithmic" if steep else unit, loc="left", fontsize=11.5, color=PLACEHOLDERS["muted"]
+        )
         axes.grid(axis="y")
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
-        return _svg(figure, alt)
+        return as_svg(figure, alt)
 
 
-def bar_chart(classes: Sequence[str], bars: Sequence[Bar], alt: str) -> str:
-    """Horizontal bars of IoU from 0 to 100 %, grouped by class; "absent" where a class has no IoU."""
+def bar_chart(
+    classes: Sequence[str], bars: Sequence[Bar], alt: str, swatches: Sequence[str | None] | None = None
+) -> str:
+    """Horizontal bars of IoU from 0 to 100 %, grouped by class; "absent" where a class has no IoU.
+
+    ``swatches`` are the classes' own colours (CSS), shown beside their names.
+    """
     thickness, gap, margin = 9.0, 10.0, 42.0
     group = max(thickness * len(bars), 12.0) + gap
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(group * len(classes) + margin)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(group * len(classes) + margin)
         for row, _ in enumerate(classes):
+            if swatches and swatches[row]:
+                axes.plot(
+                    -2.6,
+                    row * group,
+                    "s",
+                    markersize=7,
+                    markerfacecolor=swatches[row],
+                    markeredgecolor=PLACEHOLDERS["muted"],
+                    markeredgewidth=0.5,
+                    clip_on=False,
+                )
             absent = [number for number, bar in enumerate(bars) if bar.values[row] is None]
             spots = [(len(bars) - 1) / 2] if len(absent) == len(bars) else absent  # said once where it holds for all
             for number in spots:
                 y = row * group + (number - (len(bars) - 1) / 2) * thickness
                 size = 11.5 if spots is not absent else 8.0
-                axes.text(1, y, "absent", fontsize=size, va="center", color=_PLACEHOLDERS["muted"])
+                axes.text(1, y, "absent", fontsize=size, va="center", color=PLACEHOLDERS["muted"])
             for number, bar in enumerate(bars):
                 value = bar.values[row]
                 y = row * group + (number - (len(bars) - 1) / 2) * thickness
@@ -138,17 +170,17 @@ def bar_chart(classes: Sequence[str], bars: Sequence[Bar], alt: str) -> str:
                     y,
                     value,
                     thickness - 1.6,
-                    color=(_color(bar.net), 0.3) if bar.tinted else _color(bar.net),
-                    edgecolor=_color(bar.net),
+                    color=(color_of(bar.net), 0.3) if bar.tinted else color_of(bar.net),
+                    edgecolor=color_of(bar.net),
                     linewidth=0.8,
                 )
         axes.set_ylim(len(classes) * group - group / 2, -group / 2)
-        axes.set_yticks([row * group for row in range(len(classes))], [_short(name) for name in classes])
-        axes.tick_params(axis="y", length=0, labelcolor=_PLACEHOLDERS["ink"])
+        axes.set_yticks([row * group for row in range(len(classes))], [short(name) for name in classes])
+        axes.tick_params(axis="y", length=0, pad=16 if swatches else 3.5, labelcolor=PLACEHOLDERS["ink"])
         _percent_axis(axes)
         axes.set_xlim(0, 100)
         axes.set_xticks(range(0, 101, 25), ["0", "25", "50", "75", "100 %"])
-        return _svg(figure, alt)
+        return as_svg(figure, alt)
 
 
 def trials_chart(
@@ -158,35 +190,35 @@ def trials_chart(
     marks = [value for value in (baseline, goal) if value is not None]
     low, high = min([*marks, *(v for _, v in trials)]), max([*marks, *(v for _, v in trials)])
     room = max(high - low, 0.5)
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(26.0 * len(trials) + 74)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(26.0 * len(trials) + 74)
         for row, (_, value) in enumerate(trials):
             met = goal is None or value >= goal
             axes.plot(
                 value,
                 row,
-                _MARKERS[net % len(_MARKERS)],
+                MARKERS[net % len(MARKERS)],
                 markersize=8,
-                color=_color(net),
-                markerfacecolor=_color(net) if met else _PLACEHOLDERS["paper"],
+                color=color_of(net),
+                markerfacecolor=color_of(net) if met else PLACEHOLDERS["paper"],
                 markeredgewidth=1.6,
                 zorder=3,
             )
         top = -0.75
         if baseline is not None:
-            axes.axvline(baseline, color=_PLACEHOLDERS["muted"], linewidth=1)
+            axes.axvline(baseline, color=PLACEHOLDERS["muted"], linewidth=1)
             axes.text(baseline, top, f" fp32 {baseline:.1f}", va="bottom", fontsize=10.5)
         if goal is not None:
-            axes.axvline(goal, color=_PLACEHOLDERS["ink"], linewidth=1.2, linestyle=(0, (4, 2)))
+            axes.axvline(goal, color=PLACEHOLDERS["ink"], linewidth=1.2, linestyle=(0, (4, 2)))
             axes.text(goal, top, f"goal {goal:.1f} ", va="bottom", ha="right", fontsize=10.5)
         axes.set_xlim(low - room * 0.35, high + room * 0.35)
         axes.set_ylim(len(trials) - 0.4, top)
-        axes.set_yticks(range(len(trials)), [_short(name) for name, _ in trials])
-        axes.tick_params(axis="y", length=0, labelcolor=_PLACEHOLDERS["ink"])
+        axes.set_yticks(range(len(trials)), [short(name) for name, _ in trials])
+        axes.tick_params(axis="y", length=0, labelcolor=PLACEHOLDERS["ink"])
         _percent_axis(axes)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.set_xlabel("mIoU, %")
-        return _svg(figure, alt)
+        return as_svg(figure, alt)
 
 
 def picture(path: Path, width: int = PICTURE_WIDTH) -> str:
@@ -225,16 +257,18 @@ def _data_uri(media_type: str, buffer: io.BytesIO) -> str:
     return f"data:{media_type};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def _color(net: int) -> str:
-    return _PLACEHOLDERS[f"s{net % COLORS}"]
+def color_of(net: int) -> str:
+    """The placeholder of a net's colour."""
+    return PLACEHOLDERS[f"s{net % COLORS}"]
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH / 72, height / 72), layout="constrained")
+def new_figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """A figure of that size in SVG units, with its axes."""
+    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
     return figure, figure.subplots()
 
 
-def _short(name: str, length: int = 24) -> str:
+def short(name: str, length: int = 24) -> str:
     """A tick's text; a longer one would leave no room for the bars, and stands whole in the table."""
     return name if len(name) <= length else name[: length - 1] + "…"
 
@@ -246,7 +280,7 @@ def _percent_axis(axes: Axes) -> None:
     axes.spines["bottom"].set_visible(False)
 
 
-def _svg(figure: Figure, alt: str) -> str:
+def as_svg(figure: Figure, alt: str) -> str:
     """The figure as an SVG element for an HTML page: no prolog, no fonts, no ids but those it refers to."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -267,7 +301,7 @@ def _svg(figure: Figure, alt: str) -> str:
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r"font: [^;\"<]*?([\d.]+px)[^;\"<]*", r"font-size: \1", svg)
     svg = re.sub(r"font-family: [^;\"<]*;? ?", "", svg)
-    for role, placeholder in _PLACEHOLDERS.items():
+    for role, placeholder in PLACEHOLDERS.items():
         svg = svg.replace(placeholder, f"var(--{role})")
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
     svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)

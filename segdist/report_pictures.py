@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from segdist import report_charts as charts
-from segdist.report_runs import PRECISIONS, Problem, Run, as_number, as_rows, as_table
+from segdist.report_runs import EXPECTED, Problem, Run, Step, as_number, as_rows, as_table
 from segdist.report_text import digits, percent, seconds
 
 
@@ -54,17 +54,19 @@ def class_ious(runs: Sequence[Run]) -> dict[str, Any]:
     """Per-class IoU at each net's largest size: the numbers, and bars in two columns of classes."""
     columns = []
     for run in runs:
-        for precision in PRECISIONS:
+        for precision in EXPECTED:
             step = run.evaluation(precision)
             if step and (ious := as_table(step.at(run.size).get("iou_pct"))):
                 columns.append(_Column(run, precision, ious))
     known = [name for run in runs for name in run.classes] + [name for c in columns for name in c.ious]
     names = [name for name in dict.fromkeys(known) if any(name in c.ious for c in columns)]
+    own = {name: color for legend in legends(runs) for name, color in legend["chips"] if color.startswith("#")}
     half = math.ceil(len(names) / 2)
     pictures = []
     for part in filter(None, (names[:half], names[half:])):
         alt = f"IoU by class for {', '.join(part)}; the numbers are in the table below."
-        pictures.append(Markup(charts.bar_chart(part, [column.bar(part) for column in columns], alt)))
+        swatches = [own.get(name) for name in part]
+        pictures.append(Markup(charts.bar_chart(part, [column.bar(part) for column in columns], alt, swatches)))
     rows = [(name, [as_number(column.ious.get(name)) for column in columns]) for name in names]
     return {"columns": columns, "rows": rows, "pictures": pictures}
 
@@ -87,31 +89,60 @@ def trials(run: Run) -> Markup | None:
     return Markup(charts.trials_chart(run.net, scored, baseline, goal, alt))
 
 
+ROLES = ("worst", "median", "best")
+
+
 @dataclass
 class Scene:
-    """One image of the overlays: its files, and the predictions by net and precision."""
+    """One image of the overlays: its files, the predictions by net and precision, and why it is shown."""
 
     run: Run
     stem: str
     image: Path
     truth: Path
     predictions: dict[tuple[int, str], Path] = field(default_factory=dict)
+    reasons: list[tuple[int, int, Run, str]] = field(default_factory=list)
+    """(place among those of the role, place of the role, net, its sentence) of each net that chose it."""
 
-    def stacks(self, runs: Sequence[Run]) -> list[tuple[Run | None, list[tuple[str, str | None]]]]:
-        """Picture over truth, then fp32 over int8 of each net that saw them: (net, [(caption, data URI)])."""
-        own = [("image", _uri(self.run, self.image)), ("truth", _uri(self.run, self.truth))]
-        nets = [run for run in runs if any(net == run.net for net, _ in self.predictions)]
-        return [(None, own)] + [
-            (run, [(p, _uri(run, self.predictions.get((run.net, p)))) for p in PRECISIONS if run.evaluation(p)])
-            for run in nets
-        ]
+    @property
+    def title(self) -> str:
+        """Why it is shown; its name where no net says so."""
+        return "; ".join(text for *_, text in self.reasons) or self.stem
+
+    @property
+    def place(self) -> tuple[float, float]:
+        """(place among those of its role, place of the role) with the first net that chose it; last without one."""
+        return next(((place, role) for place, role, *_ in self.reasons), (math.inf, math.inf))
+
+    def pair(self) -> list[tuple[str, str | None]]:
+        """Picture and truth as (caption, data URI)."""
+        return [("image", _uri(self.run, self.image)), ("truth", _uri(self.run, self.truth))]
+
+    def rows(self, runs: Sequence[Run]) -> list[tuple[Run, list[tuple[str, str | None]]]]:
+        """For each net that saw it: (net, [(caption, data URI)]) of its predictions, each beside its errors."""
+        rows = []
+        for run in runs:
+            if not any(net == run.net for net, _ in self.predictions):
+                continue
+            pictures = []
+            for precision in (p for p in EXPECTED if run.evaluation(p)):
+                path = self.predictions.get((run.net, precision))
+                pictures.append((precision, _uri(run, path)))
+                error = path and path.with_name(path.name.replace("_prediction.png", "_error.png"))
+                if error and error.is_file():
+                    pictures.append((f"{precision} errors", _uri(run, error)))
+            rows.append((run, pictures))
+        return rows
 
 
 def scenes(runs: Sequence[Run]) -> list[Scene]:
-    """The overlays by image: one scene for all nets that saw the same picture and the same truth."""
+    """The overlays by image: one scene for all nets that saw the same picture and the same truth.
+
+    First each net's worst, median and best one, then the next of each; what no net names comes last.
+    """
     found: dict[tuple[str, str, str], Scene] = {}
     for run in runs:
-        for precision in PRECISIONS:
+        for precision in EXPECTED:
             step = run.evaluation(precision)
             for image in sorted(step.folder.overlays.glob("*_image.png")) if step else []:
                 stem = image.name.removesuffix("_image.png")
@@ -119,7 +150,22 @@ def scenes(runs: Sequence[Run]) -> list[Scene]:
                 key = (stem, _digest(image), _digest(truth))
                 scene = found.setdefault(key, Scene(run, stem, image, truth))
                 scene.predictions[run.net, precision] = image.with_name(f"{stem}_prediction.png")
-    return list(found.values())
+                if step and not any(net is run for _, _, net, _ in scene.reasons):
+                    scene.reasons += _reason(run, step, stem)
+    return sorted(found.values(), key=lambda scene: scene.place)
+
+
+def _reason(run: Run, step: Step, stem: str) -> list[tuple[int, int, Run, str]]:
+    """Why an evaluation shows an image, as its metrics say; nothing where they do not."""
+    shown = [one for one in as_rows(step.metrics.get("shown")) if one.get("role") in ROLES]
+    for one in shown:
+        if one.get("stem") == stem:
+            same = [other.get("stem") for other in shown if other["role"] == one["role"]]
+            place, role = same.index(stem), ROLES.index(one["role"])
+            ordinal = ("", "second ", "third ")[place] if place < 3 else f"{place + 1}th "
+            text = f"{ordinal}{one['role']} of {run.label}: {percent(one.get('miou_pct'))} mIoU"
+            return [(place, role, run, text)]
+    return []
 
 
 def _uri(run: Run, path: Path | None) -> str | None:

@@ -16,9 +16,10 @@ from typing import Any
 from segdist import report_charts as charts
 from segdist.cli import read_values
 from segdist.config import TASKS, ConfigError
-from segdist.results import Result, ResultError, RunFolder, StepFolder, read_metrics
+from segdist.results import PRECISIONS, Result, ResultError, RunFolder, StepFolder, precision_of, read_metrics, size_of
 
-PRECISIONS = ("fp32", "int8")
+EXPECTED = ("fp32", "int8")
+"""The precisions whose absence is said; bf16 is for CPUs that have it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,18 @@ class Step:
 
     @property
     def precision(self) -> str:
-        return str(self.metrics.get("precision"))
+        """What its metrics state; where they do not, what its name begins with."""
+        return str(self.metrics.get("precision") or precision_of(self.folder.name))
+
+    @property
+    def command(self) -> str:
+        """The command that runs this step again from its config, on as many ranks."""
+        machine = as_table(self.result.machine)
+        hosts, ranks = machine.get("hosts"), as_number(machine.get("ranks"))
+        nodes = len(hosts) if isinstance(hosts, list) and hosts else 1
+        each = ("--ranks-per-node", str(int(ranks) // nodes)) if ranks and ranks > nodes else ()
+        words = ("python", "-m", "segdist.launch", *each, self.folder.task, "--config", str(self.folder.config_json))
+        return shlex.join(words)
 
     def at(self, size: str | None) -> dict[str, Any]:
         """An evaluation's metrics at one input size; empty where it was not evaluated at that."""
@@ -70,13 +82,24 @@ class Run:
 
     @property
     def evaluations(self) -> list[Step]:
-        """Those that measured something: fp32 before int8, and the one with the plain name first of each."""
+        """Those that measured something: fp32 before bf16 and int8, and the one with the plain name first of each."""
         found = [s for s in self.steps if s.folder.task == "evaluate" and as_table(s.metrics.get("sizes"))]
-        return sorted(found, key=lambda s: (s.precision != "fp32", s.precision, s.folder.name != s.precision))
 
-    def evaluation(self, precision: str) -> Step | None:
-        """The evaluation of that precision, which its metrics state; its name says nothing."""
-        return next((step for step in self.evaluations if step.precision == precision), None)
+        def place(step: Step) -> tuple[int, bool, int, str]:
+            known = PRECISIONS.index(step.precision) if step.precision in PRECISIONS else len(PRECISIONS)
+            plain = step.folder.name == step.precision or size_of(step.folder.name) is not None
+            return known, not plain, -_area(size_of(step.folder.name) or ""), step.folder.name
+
+        return sorted(found, key=place)
+
+    def evaluation(self, precision: str, size: str | None = None) -> Step | None:
+        """The evaluation in that precision at ``size``, by default the run's own; else at any size.
+
+        Its metrics state the precision. A run may have a step for all sizes or a step for each.
+        """
+        found = [step for step in self.evaluations if step.precision == precision]
+        at_size = [step for step in found if step.at(size or self.size)]
+        return next(iter(at_size or ([] if size else found)), None)
 
     @property
     def sizes(self) -> list[str]:
@@ -86,8 +109,11 @@ class Run:
 
     @property
     def size(self) -> str | None:
-        """The largest size that all evaluations have; without one, the largest of any."""
-        shared = [size for size in self.sizes if all(step.at(size) for step in self.evaluations)]
+        """The largest size at which all its precisions were evaluated; without one, the largest of any."""
+        by_precision: dict[str, set[str]] = {}
+        for step in self.evaluations:
+            by_precision.setdefault(step.precision, set()).update(size for size in self.sizes if step.at(size))
+        shared = [size for size in self.sizes if all(size in sizes for sizes in by_precision.values())]
         return next(iter(shared or self.sizes), None)
 
     def metric(self, key: str) -> Any:

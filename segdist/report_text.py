@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from segdist.report_runs import PRECISIONS, Run, Step, as_number, as_table
+from segdist.report_runs import EXPECTED, Run, Step, as_number, as_table
+from segdist.results import size_of
 
 NONE = "–"
 """What stands where a number is missing."""
@@ -46,9 +47,11 @@ def times(value: Any) -> str:
 
 
 def points(value: Any) -> str:
-    """A change with its sign: ``−0.3``."""
+    """A change with its sign: ``−0.3``; one that rounds to nothing has none."""
     number = as_number(value)
-    return NONE if number is None else f"{number:+.1f}".replace("-", "−")
+    if number is None:
+        return NONE
+    return f"{number:+.1f}".replace("-", "−") if round(number, 1) else "0.0"
 
 
 def drop(value: Any) -> str:
@@ -76,6 +79,12 @@ def moment(value: Any) -> str:
 def size(value: Any) -> str:
     """An input size as a person writes it: ``256×512``."""
     return str(value).replace("x", "×")
+
+
+def pixels(value: Any) -> int | str:
+    """How many pixels an input size has, for sorting; nothing for what is no size."""
+    sides = str(value).split("x")
+    return int(sides[0]) * int(sides[1]) if len(sides) == 2 and all(side.isdecimal() for side in sides) else ""
 
 
 def _flat(value: Any) -> str:
@@ -131,13 +140,15 @@ def goal(quantize: Step) -> str:
 
 
 def _variant(step: Step, traced: bool = False) -> str:
-    kind = {"fp32": "fp32 traced" if traced else "fp32 eager"}.get(step.precision, step.precision)
-    return kind if step.folder.name == step.precision else f"{kind} · {step.folder.name}"
+    eager = step.precision in ("fp32", "bf16")
+    kind = f"{step.precision} {'traced' if traced else 'eager'}" if eager else step.precision
+    plain = step.folder.name == step.precision or size_of(step.folder.name) is not None
+    return kind if plain else f"{kind} · {step.folder.name}"
 
 
-def _measurements(run: Run, size: str | None) -> list[dict[str, Any]]:
-    """The rows of one net at one size: one an evaluation, one for the traced fp32 model (latency only)."""
-    fp32 = run.evaluation("fp32")
+def _measurements(run: Run, size: str) -> list[dict[str, Any]]:
+    """The rows of one net at one size: one an evaluation, one for the traced fp32 or bf16 model (latency only)."""
+    fp32 = run.evaluation("fp32", size)
     eager = fp32.at(size) if fp32 else {}
     rows: list[dict[str, Any]] = []
     for step in run.evaluations:
@@ -149,6 +160,7 @@ def _measurements(run: Run, size: str | None) -> list[dict[str, Any]]:
             "precision": step.precision,
             "isa": machine.get("isa", NONE),
             "threads": machine.get("threads_per_rank", NONE),
+            "latency_input": values.get("latency_input", size),
         }
         rows.append({**step.metrics, **values, **common, "variant": _variant(step)})
         rows[-1]["change"] = None if step is fp32 else difference(values.get("miou_pct"), eager.get("miou_pct"))
@@ -163,11 +175,17 @@ def _measurements(run: Run, size: str | None) -> list[dict[str, Any]]:
 def groups(runs: Sequence[Run]) -> Iterator[tuple[Run, str | None, list[dict[str, Any]], list[str]]]:
     """(net, input size, its rows, the precisions without one): the blocks of the tables."""
     for run in runs:
-        sizes: list[str | None] = [*run.sizes] or [None]
-        for size in sizes:
+        if not run.sizes:
+            yield run, None, [], list(EXPECTED)
+        for size in run.sizes:
             rows = _measurements(run, size)
             found = {row["precision"] for row in rows}
-            yield run, size, rows, [precision for precision in PRECISIONS if precision not in found]
+            yield run, size, rows, [precision for precision in EXPECTED if precision not in found]
+
+
+def commands(*parts: tuple[Run, Step | None]) -> list[str]:
+    """The commands that made what a figure shows, each once, from the steps it is drawn from."""
+    return list(dict.fromkeys(step.command for _, step in parts if step is not None))
 
 
 def grouped(runs: Sequence[Run], pick: Callable[[Step], Mapping[str, Any]]) -> list[tuple[str, str, str]]:

@@ -5,7 +5,7 @@
     runs/RUN/
       run.json                      what was asked for, and from which commit and versions
       train/  config.json  metrics.jsonl  steps.jsonl  checkpoints/{last,step-…,best}.pt  model.pt  logs/  result.json
-      evaluate/NAME/  config.json  confusion.npy  overlays/*.png  logs/  result.json
+      evaluate/NAME/  config.json  confusion.npy  images.csv  overlays/*.png  export/SIZE/*.png  logs/  result.json
       quantize/  config.json  model_int8.torchscript  logs/  result.json
       report.html
 
@@ -18,6 +18,7 @@ import dataclasses
 import datetime
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 SCHEMA_VERSION = 1
+PRECISIONS = ("fp32", "bf16", "int8")
+"""What a model is evaluated in. An evaluation is named by it, or ``fp32-512x1024`` where each size is a step."""
 STATUSES = ("completed", "failed", "skipped")
 Status = Literal["completed", "failed", "skipped"]
 
@@ -129,6 +132,18 @@ class RunFolder:
         for name in names:
             if "int8" in name:
                 yield self.step("evaluate", name)
+
+
+def precision_of(name: str) -> str | None:
+    """The precision that an evaluation's name begins with: ``int8`` of ``int8`` and ``int8-512x1024``; else None."""
+    head = name.partition("-")[0]
+    return head if head in PRECISIONS else None
+
+
+def size_of(name: str) -> str | None:
+    """The input size that an evaluation's name ends with: ``512x1024`` of ``fp32-512x1024``; else None."""
+    match = re.fullmatch(rf"(?:{'|'.join(PRECISIONS)})-(\d+x\d+)", name)
+    return match[1] if match else None
 
 
 def is_run_folder(path: Path) -> bool:

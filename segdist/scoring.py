@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segdist.data.ahead import load_ahead
 from segdist.data.dataset import WholeImages
 from segdist.data.labels import IGNORE
 from segdist.metrics import Confusion
-from segdist.models.inference import Net, predict_logits, resize_input, to_input
+from segdist.models.inference import Net, to_input
 from segdist.runtime.collectives import Collectives
+from segdist.views import View
 
 OnImage = Callable[[int, Tensor], None]
 """Told the index of an image and the predicted class of each of its pixels, uint8 ``[H, W]``."""
 
+PARTS = ("decode_wait", "net", "resize", "count")
+"""Where the time of scoring goes: waiting for the decoder, the net itself, normalizing and resizing its input and
+output, and the counting of pixels."""
+
 
 @dataclass
 class Score:
-    """A confusion matrix, the summed cross-entropy over its pixels (nats), and the images counted."""
+    """A confusion matrix, the summed cross-entropy over its pixels (nats), and the images counted.
+
+    ``by_image`` has mIoU and pixel accuracy in [0, 1] (NaN where no pixel counts) of each image that THIS rank scored;
+    ``seconds`` says where its time went, by :data:`PARTS`.
+    """
 
     confusion: Confusion
     loss_sum: float = 0.0
     images: int = 0
+    by_image: dict[int, tuple[float, float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
 
     @property
     def loss(self) -> float:
@@ -34,44 +47,70 @@ class Score:
         return self.loss_sum / max(self.confusion.pixels, 1)
 
     def sum_over(self, collectives: Collectives) -> None:
-        """Make it the score of all ranks' images, on every rank."""
+        """Make it the score of all ranks' images, on every rank; ``by_image`` and ``seconds`` stay this rank's own."""
         collectives.sum(self.confusion.matrix)
         rest = collectives.sum(torch.tensor([self.loss_sum, float(self.images)], dtype=torch.float64))
         self.loss_sum, self.images = float(rest[0]), int(rest[1])
+
+    @contextlib.contextmanager
+    def clock(self, part: str) -> Iterator[None]:
+        """Add the time of a block to a part."""
+        start = time.perf_counter()
+        yield
+        self.seconds[part] += time.perf_counter() - start
 
 
 def score_images(
     net: Net,
     images: WholeImages,
     indices: Iterable[int],
-    size: tuple[int, int] | None,
+    view: View | tuple[int, int] | None,
     classes: int,
     context: contextlib.AbstractContextManager[object] | None = None,
     on_image: OnImage | None = None,
+    into: Score | None = None,
 ) -> Score:
     """Predict the images of ``indices`` one by one and count at the label's own resolution.
+
+    The next image is decoded meanwhile; no more than these two are in memory.
 
     Args:
         net: in eval mode.
         images: the split.
         indices: which of its images.
-        size: what the net sees; None shows it the label's own size.
+        view: how the net sees an image, or just the size at which it does; None is the label's own size.
         classes: number of classes.
         context: for example autocast.
         on_image: see :data:`OnImage`.
+        into: count on in this score, and return it.
     """
-    score = Score(Confusion(classes))
+    how = view if isinstance(view, View) else View(view)
+    score = into or Score(Confusion(classes))
+
+    def timed(inputs: Tensor) -> Tensor:
+        with score.clock("net"):
+            return net(inputs)
+
     with torch.inference_mode(), context or contextlib.nullcontext():
-        for index in indices:
-            image, label = images[index]
+        waiting = time.perf_counter()
+        for index, (image, label) in load_ahead(images.__getitem__, indices):
+            score.seconds["decode_wait"] += time.perf_counter() - waiting
             truth = torch.from_numpy(label)
-            inputs = to_input(torch.from_numpy(image)[None])
-            inputs = resize_input(inputs, size or (truth.shape[0], truth.shape[1]))
-            logits = predict_logits(net, inputs, (truth.shape[0], truth.shape[1]))
-            prediction = logits[0].argmax(0).to(torch.uint8)
-            score.confusion.update(truth, prediction)
-            score.loss_sum += float(F.cross_entropy(logits, truth[None].long(), ignore_index=IGNORE, reduction="sum"))
-            score.images += 1
+            inside = score.seconds["net"]
+            with score.clock("resize"):
+                inputs = to_input(torch.from_numpy(image)[None])
+                logits = how.predict(timed, inputs, (truth.shape[0], truth.shape[1]))
+            score.seconds["resize"] -= score.seconds["net"] - inside
+            with score.clock("count"):
+                prediction = logits[0].max(0).indices.to(torch.uint8)  # argmax takes three times as long
+                one = Confusion(classes)
+                one.update(truth, prediction)
+                score.confusion.matrix += one.matrix
+                score.by_image[index] = (one.miou(), one.pixel_accuracy())
+                loss = F.cross_entropy(logits, truth[None].long(), ignore_index=IGNORE, reduction="sum")
+                score.loss_sum += float(loss)
+                score.images += 1
             if on_image is not None:
                 on_image(index, prediction)
+            waiting = time.perf_counter()
     return score

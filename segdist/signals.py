@@ -16,15 +16,17 @@ TO_BE_CONTINUED = 75
 """Exit code of a training that stopped on a signal after it saved: start it again, and it goes on (EX_TEMPFAIL)."""
 
 STOPPING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
-_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopFlag:
-    """Which signal asked to stop, if one did. A second TERM or INT ends the process at once, with 128 + its number."""
+    """Which signal asked to stop, if one did. A second INT (Ctrl-C) ends the process at once.
+
+    TERM may come several times, from the scheduler and from the launcher: each means the same.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._asked_to_end = 0
+        self._interrupts = 0
 
     def __bool__(self) -> bool:
         return self.signal is not None
@@ -48,10 +50,10 @@ class StopFlag:
         """A signal has come."""
         if number not in STOPPING:
             return
-        if number in _ENDING:
-            self._asked_to_end += 1
-        if self._asked_to_end > 1:
-            print(f"{signal.Signals(number).name} for the second time: ends now", file=sys.stderr, flush=True)
+        if number == signal.SIGINT:
+            self._interrupts += 1
+        if self._interrupts > 1:
+            print("SIGINT for the second time: ends now", file=sys.stderr, flush=True)
             os._exit(128 + number)
         if self.signal is None:
             self.signal = signal.Signals(number)

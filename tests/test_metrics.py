@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 
 from segdist.metrics import Confusion
@@ -28,6 +29,25 @@ def test_a_class_neither_there_nor_predicted_is_skipped_and_one_predicted_wrongl
     assert absent.miou() == 1
     assert absent.scores("abc")["iou_pct"] == {"a": 100, "b": 100, "c": None}
     assert confusion_of([0, 1], [0, 2], 3).iou() == [1, 0, 0]
+
+
+def test_the_other_rules_for_absent_classes():
+    confusion = confusion_of([0, 1], [0, 1], 4)
+    assert [confusion.miou(rule) for rule in ("skip", "zero")] == [1, 0.5]
+    assert math.isnan(confusion.miou("nan"))
+    assert confusion_of([0, 1], [0, 1], 2).miou("nan") == 1
+
+
+def test_categories_are_counted_by_their_classes_together():
+    confusion = confusion_of([0, 0, 1, 1, 2, 2], [0, 1, 0, 2, 2, 2], 3)
+    scores = confusion.scores("abc", categories={"ab": [0, 1], "c": [2]})
+    assert scores["category_iou_pct"] == {"ab": 75.0, "c": 66.6667}
+    assert scores["category_miou_pct"] == 70.8333
+
+
+def test_a_train_id_that_is_no_class_is_refused():
+    with pytest.raises(ValueError, match="train id 7: must be below 3, or 255"):
+        confusion_of([0, 7], [0, 0], 3)
 
 
 def test_nothing_counted_is_no_number():

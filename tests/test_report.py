@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,66 @@ def test_says_how_latency_was_measured(two: Page) -> None:
 def test_speed_table_has_threads_and_instruction_set(two: Page) -> None:
     #            p50  p95 p99 mean images/s  threads
     assert "int8 100 110 120 102 10.0 1.9× 1 AVX512_VNNI" in two.text
+
+
+def test_the_table_of_every_measurement_has_memory_scores_and_the_nets_share(two: Page) -> None:
+    assert "1 AVX512_VNNI 700 61.2 % 72.2 % 88.3 % 93.4 %" in two.text
+
+
+def test_each_figure_has_the_command_that_made_it(two: Page) -> None:
+    figures = two.text.split("made by")[1:]
+    assert len(figures) == 6 + 1 + 1 + 1 + 2 + 1 + 2  # bars, scatter, curves, classes, matrices, images, trials
+    assert all(text.startswith(" python -m segdist.launch --ranks-per-node 2 ") for text in figures)
+    evaluated = "python -m segdist.launch --ranks-per-node 2 evaluate --config"
+    assert figures[0].count(evaluated) == 4  # two nets in two precisions
+    assert "demo-unet/evaluate/int8/config.json" in figures[0]
+    assert "this page python -m jobs.collect" in two.text
+
+
+def test_a_step_for_each_size_is_one_evaluation(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", HRNET, sizes=("256x512", "512x1024"))
+    for precision in ("fp32", "int8"):
+        whole = run / "evaluate" / precision
+        for size in ("256x512", "512x1024"):
+            own = whole.with_name(f"{precision}-{size}")
+            shutil.copytree(whole, own)
+
+            def change(result: dict[str, Any], size: str = size) -> None:
+                result["metrics"]["sizes"] = {size: result["metrics"]["sizes"][size]}
+                del result["metrics"]["precision"]  # the name says it
+
+            edit(own / "result.json", change)
+        shutil.rmtree(whole)
+    edit(run / "run.json", lambda record: record.update(steps=[]))
+    page = report(run)
+    assert page.faults == []
+    assert "went wrong" not in page.text
+    assert "int8 62.2 % mIoU (fp32 62.5 %) at 512×1024, 1.9× faster" in page.text
+    assert "hrnetv2_w18 256×512, 16 images fp32 eager 61.5 % –" in page.text
+    assert "int8 62.2 % −0.3 88.3 %" in page.text
+    assert "not evaluated" not in page.text
+    assert "· int8-" not in page.text  # the size stands in the table; the name adds nothing
+    assert any("of rider is taken for person" in str(svg["aria-label"]) for svg in page.all("svg"))
+
+
+def test_bf16_is_compared_where_it_was_measured(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", HRNET)
+    shutil.copytree(run / "evaluate" / "fp32", run / "evaluate" / "bf16")
+    edit(run / "evaluate" / "bf16" / "result.json", lambda result: result["metrics"].update(precision="bf16"))
+    page = report(run)
+    assert "bf16 eager 61.5 % 0.0 88.3 %" in page.text.replace("+0.0", "0.0").replace("−0.0", "0.0")
+    assert "bf16 traced" in page.text
+    labels = [str(svg["aria-label"]).replace("\N{NO-BREAK SPACE}", " ") for svg in page.all("svg")]
+    assert any("hrnetv2_w18 bf16: 61.5 % in 151 ms" in label for label in labels)
+
+
+@pytest.mark.parametrize("content", [b"no array", b""])
+def test_a_confusion_matrix_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    run = make_run(tmp_path / "run", HRNET)
+    (run / "evaluate" / "fp32" / "confusion.npy").write_bytes(content)
+    page = report(run)
+    assert "evaluate/fp32/confusion.npy: is no confusion matrix of 13 classes" in page.text
+    assert "What is taken for what" not in page.text
 
 
 def test_says_how_it_was_quantized(two: Page) -> None:

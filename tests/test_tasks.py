@@ -80,7 +80,7 @@ def test_evaluation_counts_the_same_on_1_and_3_ranks(trained, streets, run_pytho
     assert at_label_size["miou_pct"] == pytest.approx(run.step("train").read_result().metrics["best_miou_pct"], abs=0.5)
     pictures = sorted(path.name for path in three.overlays.iterdir())
     assert pictures == sorted(path.name for path in one.overlays.iterdir())
-    assert len(pictures) == 6
+    assert len(pictures) == 8
 
 
 def test_a_goal_that_is_missed_says_so_exits_with_3_and_keeps_the_best_model(trained, streets, run_python):

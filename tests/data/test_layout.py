@@ -133,6 +133,11 @@ def test_train_ids_without_an_ignored_pixel(tmp_path):
         check(tmp_path)
 
 
+def test_labels_that_all_are_ignored_as_in_the_official_test_split(tmp_path):
+    write_sample(tmp_path, values=(0, 1, 3, 4))
+    check(tmp_path)
+
+
 def test_a_value_that_is_no_label(tmp_path):
     label = write_sample(tmp_path, values=(7, 40))[1]
     with pytest.raises(DataError, match=rf"{label.name}: holds the value 40; labelIds are 0 to 33"):

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from jobs.processes import job_processes
+from jobs.reading import read_run
 from jobs.spec import Commands, Job, JobSpec, Step, read_spec, to_plain
-from jobs.state import RunState, read_run
+from jobs.state import RunState
 from jobs.submit import main
 from segdist.results import write_json
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 import sys
 import types
 from collections.abc import Sequence
@@ -159,3 +160,29 @@ def test_values_of_another_kind_are_left_out(
     ]
     assert "d/train/result.json: metrics is of another kind; copy the run folder again" in shown.err
     assert shown.err.count("evaluate/fp32 completed: result.json has no sizes") == 2
+
+
+def test_a_step_for_each_size_is_shown_by_precision_and_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, p50 in (("fp32-512x1024", 400.0), ("fp32-1024x2048", 1600.0), ("int8-512x1024", 100.0)):
+        precision, _, at = name.partition("-")
+        write(Path("a"), "evaluate", name, precision=precision, sizes={at: size(p50)})
+    write(Path("a"), "evaluate", "int8-1024x2048", "skipped", "quantize failed")
+    write(Path("a"), "evaluate", "bf16-512x1024", "failed", "out of memory")
+    assert main(["a", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["precision"], row["size"], row["speedup"], row["status"]) for row in rows] == [
+        ("fp32", "512x1024", 1.0, "completed"),
+        ("fp32", "1024x2048", 1.0, "completed"),
+        ("bf16", "512x1024", None, "failed"),
+        ("int8", "512x1024", 4.0, "completed"),
+        ("int8", "1024x2048", None, "skipped"),
+    ]
+
+
+def test_import_loads_no_numpy_and_no_torch() -> None:
+    code = "import sys, jobs.collect, jobs.tensorboard; print({'numpy', 'torch', 'tensorboardX'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

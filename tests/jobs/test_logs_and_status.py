@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs import logs, status
-from jobs.state import read_run
+from jobs.reading import read_run
 from segdist.results import Result, RunFolder, append_json_line, write_json
 
 from .conftest import Cluster, wait_until, write_run

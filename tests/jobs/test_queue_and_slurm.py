@@ -12,8 +12,8 @@ from jobs.clusters import slurm
 from jobs.clusters.base import Entry
 from jobs.clusters.slurm import Slurm, elapsed_seconds, entry_of
 from jobs.queue import Queue
+from jobs.reading import read_run, read_runs
 from jobs.spec import Job, JobSpec, Step, to_plain
-from jobs.state import read_run, read_runs
 from segdist.results import Result, RunFolder, write_json
 
 SQUEUE = """\

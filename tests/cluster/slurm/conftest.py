@@ -104,7 +104,7 @@ class Cluster:
                 )
             except (OSError, ValueError):
                 continue
-            if b"segdist" not in words or environ.get(b"SLURM_JOB_ID") != job.encode():
+            if b"segdist" not in words or words[0].endswith(b"srun") or environ.get(b"SLURM_JOB_ID") != job.encode():
                 continue
             if rank is None or environ.get(b"SLURM_PROCID") == str(rank).encode():
                 found.append(int(entry.name))
