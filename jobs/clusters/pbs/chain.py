@@ -5,6 +5,7 @@ They are written by the job's script (:mod:`jobs.clusters.pbs.script`) and beat 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,16 @@ class Chain:
         """The exit code that the script left at its end; None before that, and for a job that was killed."""
         lines = _lines(self._file("exit"))
         return int(lines[0]) if lines and lines[0].isdecimal() else None
+
+    def note_start(self, job: str) -> None:
+        """Note that a job begins to work for this one; the plugin's scripts do it themselves."""
+        _append(self._file("starts"), f"{job} at {time.strftime('%FT%T')}")
+        if not self._file("jobs").exists():
+            _append(self._file("jobs"), job)
+
+    def note_job(self, job: str) -> None:
+        """Note which job goes on with this one."""
+        _append(self._file("jobs"), job)
 
     def ask_requeue(self) -> None:
         """Ask the script to submit itself again when its command ends."""
@@ -83,6 +94,11 @@ def look_at_chains(chains: Iterable[Chain], dialect: Dialect, run: Call = call) 
             state = JobState("PENDING", f"continued by job {chain.jobs[-1]}")
         found[chain.id] = state
     return found
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
 
 
 def _lines(path: Path) -> list[str]:

@@ -42,7 +42,7 @@ class Lab:
         for program in (HERE / "bin").iterdir():
             if not (self.torque and program.name == "pbs_tmrsh"):
                 (self.bin / program.name).symlink_to(program)
-        namespaces = subprocess.run(PROBE, capture_output=True, check=False).returncode == 0
+        self.namespaces = namespaces = subprocess.run(PROBE, capture_output=True, check=False).returncode == 0
         # Without the right to make namespaces a node's name is an address of the loopback network.
         self.nodes = [f"n{k}" if namespaces else f"127.0.1.{k}" for k in (1, 2, 3, 4)]
         names = "".join(f"127.0.1.{k} n{k}\n" for k in (1, 2, 3, 4))
@@ -87,9 +87,9 @@ class Lab:
         values: dict[str, Any] = json.loads((self.folder / "jobs" / f"{key}.json").read_text())
         return values
 
-    def wait(self, key: str, states: str = "FCX") -> dict[str, Any]:
+    def wait(self, key: str, states: str = "FCX", seconds: float = DEADLINE) -> dict[str, Any]:
         """Wait until a job is in one of these states."""
-        wait_until(lambda: self.job(key)["state"] in states, lambda: f"job {key}: {self.job(key)}")
+        wait_until(lambda: self.job(key)["state"] in states, lambda: f"job {key}: {self.job(key)}", seconds)
         return self.job(key)
 
     def end(self) -> None:

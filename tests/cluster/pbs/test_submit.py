@@ -216,3 +216,21 @@ def test_only_one_call_to_qstat_is_made_for_all_jobs(login: Login, monkeypatch: 
     monkeypatch.setattr("jobs.clusters.pbs.chain.look", lambda *a: calls.append(a) or qstat.look(*a[:2], real))
     read_run(run, queue=Queue())
     assert len(calls) == 1
+
+
+SMALL = (
+    "--width", "4", "--crop", "64x128", "--val-size", "64x128", "--batch", "4", "--epochs", "1", "--workers", "0",
+    "--ipex", "off", "--precision", "fp32", "--check", "headers", "--sizes", "64x128", "--tuning-size", "64x128",
+    "--latency-runs", "2", "--max-trials", "1", "--allow-miss", "--calibration-images", "4",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_real_pipeline_on_two_nodes(login: Login, streets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["pipeline", "--cluster", "pbs", "--run", "runs/real", "--nodes", "2", "--data", str(streets), *SMALL]
+    assert main([*argv, "--wait"]) == 0, capsys.readouterr().out
+    run = login.folder / "runs" / "real"
+    assert set(login.states(run).values()) == {"completed"}
+    result = json.loads((run / "train" / "result.json").read_text())
+    assert result["machine"]["ranks"] == 2
+    assert "int8" in (run / "report.html").read_text()

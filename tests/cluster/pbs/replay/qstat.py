@@ -91,7 +91,10 @@ def _attributes(store: Store, job: Job) -> dict[str, Any]:
     values: dict[str, Any] = {
         "Job_Name": job["name"], "Job_Owner": f"user@{store.server}", "job_state": job["state"], "queue": "workq",
         "server": store.server, "substate": job["substate"], "run_count": job["run_count"],
-        "Resource_List": {"walltime": _clock(job["walltime"]), "nodect": len(job["chunks"])},
+        "Resource_List": {
+            "select": "1:ncpus=1", "place": "scatter" if job["scatter"] else "pack", **job["resources"],
+            "walltime": _clock(job["walltime"]), "nodect": len(job["chunks"]),
+        },
         "Variable_List": {name: int(text) if text.isdecimal() else text for name, text in job["variables"].items()},
     }  # fmt: skip
     if job["comment"] and job["state"] in "QH":
@@ -139,7 +142,12 @@ def _element(store: Store, job: Job) -> str:
         values["exit_status"] = str(job["exit_status"])
     if "end" in job:
         values["comp_time"] = str(int(job["end"]))
-    return "<Job>" + "".join(f"<{name}>{escape(text)}</{name}>" for name, text in values.items()) + "</Job>"
+    asked = {**job["resources"], "walltime": _clock(job["walltime"])}
+    return f"<Job><Resource_List>{_children(asked)}</Resource_List>{_children(values)}</Job>"
+
+
+def _children(values: dict[str, str]) -> str:
+    return "".join(f"<{name}>{escape(text)}</{name}>" for name, text in values.items())
 
 
 def _clock(seconds: int) -> str:

@@ -112,6 +112,7 @@ def make_job(store: Store, number: int, words: list[str]) -> Job:
         "out": options.get("o", [""])[-1], "err": options.get("e", [""])[-1], "join": options.get("j", ["n"])[-1],
         "keep": options.get("k", ["n"])[-1], "rerun": options.get("r", ["y"])[-1] == "y", "run_count": 0,
         "shell": options.get("S", ["/bin/bash"])[-1], "array": None, "nodes": [], "comment": "", "text": text,
+        "resources": {**resources, "walltime": resources.get("walltime", store.config["default_walltime"])},
     }  # fmt: skip
     if "J" in options or "t" in options:
         job["array"] = _array(store, options.get("J", options.get("t", [""]))[-1])
