@@ -70,7 +70,8 @@ def run_steps(run_folder: str, only: Sequence[str] = ()) -> int:
         die_with_parent(int(environment.job_id))
     job = {"cluster": environment.cluster, "id": environment.job_id}
     if not local:
-        job["restart"] = os.environ.get("SLURM_RESTART_COUNT", "0")
+        # PBS counts nothing: there the job's script does.
+        job["restart"] = os.environ.get("SLURM_RESTART_COUNT", os.environ.get("SEGDIST_RESTART", "0"))
     stop = _Stop()
     for number in (*_STOP_SIGNALS, signal.SIGUSR1):
         signal.signal(number, stop)

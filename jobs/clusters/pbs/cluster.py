@@ -85,6 +85,8 @@ class Pbs:
             self._withdraw(ids, len(planned) > 1)
             said = str(error).strip().splitlines() or [type(error).__name__]
             raise SubmitError(f"{step.label}: PBS did not take the job: {said[-1]}") from error
+        if dialect == "torque" and len(planned) == 1:
+            self._drop_stuck(planned[0].steps, found[0])
         return [tuple(jobs_of_run) for jobs_of_run in found]
 
     def look(self, ids: Sequence[str], outputs: Mapping[str, str] = NOWHERE) -> Mapping[str, Entry]:
@@ -100,6 +102,17 @@ class Pbs:
     def cancel(self, ids: Sequence[str], outputs: Mapping[str, str] = NOWHERE) -> None:
         """qdel the jobs that are at work for these, the last ones first, so that none starts in between."""
         self._delete([pbs_id(_chain(one, outputs).jobs[-1]) for one in reversed(ids)])
+
+    def _drop_stuck(self, steps: Sequence[Step], jobs: Sequence[Job]) -> None:
+        """Delete the jobs whose dependency had failed before they were submitted: Torque would hold them for ever."""
+        by_step = dict(zip((step.step for step in steps), jobs))
+        outputs = {job.id: job.output for job in jobs}
+        stuck: list[str] = []
+        for step in steps:
+            before = [by_step[other].id for other in step.after]
+            if not step.always and any(one in stuck or _chain(one, outputs).exit_code for one in before):
+                stuck.append(by_step[step.step].id)
+        self._delete(stuck)
 
     def _withdraw(self, ids: Mapping[str, str], arrays: bool) -> None:
         if ids:

@@ -25,15 +25,15 @@ def rank(task: str, config_file: str) -> int:
     asked: list[int] = []
     for name in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(name, lambda n, _: asked.append(n))
-    print(json.dumps({"rank": number, "node": os.environ["PBS_NODENUM"], "master": os.environ["MASTER_ADDR"],
+    print(json.dumps({"rank": number, "node": os.environ.get("PBS_NODENUM"), "master": os.environ["MASTER_ADDR"],
                       "venv": os.environ.get("VIRTUAL_ENV"), "cwd": str(Path.cwd()), "restart": restart,
                       "job": os.environ["SEGDIST_JOB_ID"], "pid": os.getpid()}), flush=True)  # fmt: skip
     (folder.logs / f"begun{number}.{restart}").touch()
-    while how == "hang" or (how == "save" and restart == 0):
+    while how in ("hang", "deaf") or (how == "save" and restart == 0):
         time.sleep(0.05)
-        if signal.SIGTERM in asked:
+        if signal.SIGTERM in asked and how != "deaf":
             return 143
-        if signal.SIGUSR1 in asked:
+        if signal.SIGUSR1 in asked and how != "deaf":
             return 75
     if how == "fail" and number == 1:
         print("error: label 77 is not known")

@@ -22,6 +22,10 @@ from .conftest import ROOT, Lab, wait_until
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # jobs cannot import the tests
 
 
+TORQUE = pytest.mark.parametrize("lab", ["torque"], indirect=True)
+PBSPRO = pytest.mark.parametrize("lab", ["pbspro"], indirect=True)
+
+
 def add(x: int, y: int) -> int:
     """A function."""
     print("hop")
@@ -95,6 +99,8 @@ def test_auto_executor_submits_a_function_and_gets_its_result(pbs: Lab) -> None:
     assert "hop" in job.stdout()
     assert "an error stream" in job.stderr()
     assert pbs.job("1")["name"] == "my_job"
+    assert pbs.wait("1")["out"] == f"{pbs.work}/logs/"
+    assert list((pbs.work / "logs").glob("my_job.o1" if pbs.torque else "1.pbshead.OU")), "the folder was there"
     wait_until(lambda: job.watcher.get_state("1", mode="force") == "COMPLETED")
 
 
@@ -166,6 +172,7 @@ def _after(job: PbsJob[Any]) -> tuple[Any, ...]:
     return (After(f"{job.paths.folder}/{job.job_id}"),)
 
 
+@PBSPRO
 def test_before_the_walltime_a_job_is_checkpointed_and_resubmitted_but_not_for_ever(pbs: Lab) -> None:
     made = PbsExecutor(pbs.work / "logs", max_num_timeout=0)
     made.update_parameters(time=0.2, signal_delay_s=9)
@@ -190,6 +197,7 @@ def test_tasks_run_on_every_node_and_know_who_they_are(pbs: Lab) -> None:
     assert pbs.job("1")["exit_status"] == 0
 
 
+@TORQUE
 def test_one_failing_task_fails_the_job(pbs: Lab) -> None:
     def some() -> int:
         if JobEnvironment().global_rank == 1:
@@ -203,6 +211,7 @@ def test_one_failing_task_fails_the_job(pbs: Lab) -> None:
     assert pbs.wait("1")["exit_status"] == 1, "pbsdsh said 0"
 
 
+@TORQUE
 @pytest.mark.parametrize("folder", ["with space", 'quo\'te "d"', "do$HOME llar", "%j/%j"])
 def test_odd_folders_survive(pbs: Lab, folder: str) -> None:
     assert executor(pbs, folder).submit(add, 1, 2).result() == 3
@@ -210,6 +219,7 @@ def test_odd_folders_survive(pbs: Lab, folder: str) -> None:
         assert [job.result() for job in executor(pbs, folder).map_array(add, [1, 2], [3, 4])] == [4, 6]
 
 
+@TORQUE
 def test_what_cannot_be_asked_for_is_refused_with_what_can(pbs: Lab) -> None:
     with pytest.raises(ValueError, match=r"Unavailable parameter\(s\): \['blublu'\]") as error:
         executor(pbs, blublu=12)

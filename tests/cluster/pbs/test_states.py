@@ -181,6 +181,7 @@ def test_a_deletion_that_raced_with_the_end_was_none_where_the_marker_says_so(tm
 
 def test_a_continued_job_is_what_its_last_job_is(tmp_path: Path) -> None:
     one = chain(tmp_path, jobs="2\n17\n")
+    (tmp_path / "2_starts").write_text("2\n17\n")
     server = Server((0, document(j17={"job_state": "R"}), ""))
     assert look_at_chains([one], "pbspro", server)["2"].word == "RUNNING"
     assert server.commands[0][-1] == "17"
