@@ -68,8 +68,8 @@ class Chain:
         code = self.exit_code
         if said.word == "GONE" and code is None:
             return JobState("GONE", "the server knows it no more, and it left no exit code: it was killed")
-        if said.word in ("RUNNING", "COMPLETING") and self._file("jobs").exists() and not self.starts:
-            return JobState("PENDING", "looks at what it waits for", None, said.hosts)
+        if said.word in ("RUNNING", "COMPLETING") and self.folder.is_dir() and not self.starts:
+            return JobState("PENDING", "begins, or waits again for what goes on in another job", None, said.hosts)
         if code is None or (said.ended and said.word not in ("COMPLETED", "GONE", "FAILED")):
             return said
         word = "COMPLETED" if code == 0 else "FAILED"

@@ -179,6 +179,14 @@ def test_a_deletion_that_raced_with_the_end_was_none_where_the_marker_says_so(tm
     assert look_at_chains([one], "pbspro", Server((0, document(j2=finished(92, 0)), "")))["2"].word == "FAILED"
 
 
+def test_a_job_that_has_not_begun_its_work_waits(tmp_path: Path) -> None:
+    # Its script looks first whether what it waits for goes on in another job.
+    one = chain(tmp_path, jobs="2\n")
+    assert look_at_chains([one], "pbspro", Server((0, document(j2={"job_state": "R"}), "")))["2"].word == "PENDING"
+    (tmp_path / "2_starts").write_text("2\n")
+    assert look_at_chains([one], "pbspro", Server((0, document(j2={"job_state": "R"}), "")))["2"].word == "RUNNING"
+
+
 def test_a_continued_job_is_what_its_last_job_is(tmp_path: Path) -> None:
     one = chain(tmp_path, jobs="2\n17\n")
     (tmp_path / "2_starts").write_text("2\n17\n")

@@ -286,6 +286,7 @@ SMALL = (
 )  # fmt: skip
 
 
+@TORQUE
 @pytest.mark.slow
 def test_a_real_pipeline_on_two_nodes(login: Login, streets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["pipeline", "--cluster", "pbs", "--run", "runs/real", "--nodes", "2", "--data", str(streets), *SMALL]
