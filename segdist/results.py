@@ -146,6 +146,12 @@ def size_of(name: str) -> str | None:
     return match[1] if match else None
 
 
+def pixels_of(size: str | None) -> int:
+    """Pixels of an input size, to sort by: 524288 of ``512x1024``; 0 for what is no size."""
+    match = re.fullmatch(r"(\d+)x(\d+)", size or "", re.ASCII)
+    return int(match[1]) * int(match[2]) if match else 0
+
+
 def is_run_folder(path: Path) -> bool:
     """Whether a folder holds a run of this suite: a run.json, or a step with its config or result."""
     run = RunFolder(path)

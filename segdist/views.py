@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segdist.config import EvaluationConfig, parse_size
+from segdist.config import parse_size
 from segdist.models.inference import Net, predict_logits, resize_input
 
 Size = tuple[int, int]
+
+
+class ViewConfig(Protocol):
+    """The options of a view, as :class:`segdist.config.EvaluationConfig` documents them."""
+
+    @property
+    def window(self) -> str: ...
+    @property
+    def stride(self) -> str: ...
+    @property
+    def scales(self) -> tuple[float, ...]: ...
+    @property
+    def mirror(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -34,11 +48,11 @@ class View:
     mirror: bool = False
 
     @staticmethod
-    def of(config: EvaluationConfig, size: str) -> View:
-        """The view that an evaluation at ``size`` asks for."""
+    def of(config: ViewConfig, size: str) -> View:
+        """The view that a config asks for, at the size ``HEIGHTxWIDTH``; an empty one takes that of the answer."""
         window = parse_size(config.window, "window") if config.window else None
         stride = parse_size(config.stride, "stride") if config.stride else None
-        return View(parse_size(size), window, stride, config.scales, config.mirror)
+        return View(parse_size(size) if size else None, window, stride, config.scales, config.mirror)
 
     @property
     def passes(self) -> int:
