@@ -99,6 +99,11 @@ class Session:
         result: T = value
         return result
 
+    def at(self, step: int, what: str) -> None:
+        """Note where this rank is: in step ``step`` (from 0), doing ``what``; for the watchdog."""
+        if self.collectives.watchdog is not None:
+            self.collectives.watchdog.at(step, what)
+
     def check_fence(self) -> None:
         """Before a write to the step's folder (rank 0): whether the step is still this job's.
 
