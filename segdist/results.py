@@ -75,6 +75,7 @@ class StepFolder:
         self.result_json = path / "result.json"
         self.metrics_jsonl = path / "metrics.jsonl"
         self.steps_jsonl = path / "steps.jsonl"
+        self.progress_json = path / "progress.json"
         self.checkpoints = path / "checkpoints"
         self.logs = path / "logs"
         self.overlays = path / "overlays"

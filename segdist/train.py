@@ -163,7 +163,8 @@ def train_epoch(
         return
     session, optimizer, average = stepper.session, stepper.optimizer, stepper.average
     what = f"epoch {position.epoch + 1}/{stepper.how.epochs}"
-    with Progress(what, len(sampler), session.is_main) as progress:
+    report = session.report_progress(position.epoch, len(sampler), stepper.how.epochs)
+    with Progress(what, len(sampler), session.is_main, report=report) as progress:
         progress.to(position.batch)
         start = time.monotonic() - position.seconds
         batches = iter(loader)
