@@ -69,13 +69,14 @@ def _cancel_at_scheduler(run: Path, state: RunState, grace_s: float) -> None:
         return
     _write_request(state.job_folder)
     cluster = scheduler(state.jobs[0].cluster)
+    outputs = {job.id: job.output for job in state.jobs}
     try:
-        cluster.cancel(ids)
+        cluster.cancel(ids, outputs)
     except SubmitError as error:
         raise ConfigError(f"{run}: {error}") from error
     print(f"job {', '.join(ids)}: asked {state.jobs[0].cluster} to end {'it' if len(ids) == 1 else 'them'}", flush=True)
     deadline = time.monotonic() + grace_s + _KILL_S
-    while alive := [one for one, entry in cluster.look(ids).items() if entry.alive is not False]:
+    while alive := [one for one, entry in cluster.look(ids, outputs).items() if entry.alive is not False]:
         if time.monotonic() > deadline:
             raise ConfigError(f"job {', '.join(alive)}: is there still; look again with python -m jobs.status {run}")
         time.sleep(_SCHEDULER_POLL_S)

@@ -29,7 +29,7 @@ class Queue:
         self._every_s = every_s
         self._clock = clock
         self._schedulers = schedulers
-        self._ids: dict[str, dict[str, None]] = {}
+        self._outputs: dict[str, dict[str, str]] = {}
         self._entries: dict[tuple[str, str], Entry] = {}
         self._asked: dict[str, float] = {}
 
@@ -37,7 +37,7 @@ class Queue:
         """Jobs that will be asked for: the next call to their scheduler covers them."""
         for job in jobs:
             if job.cluster != "local":
-                self._ids.setdefault(job.cluster, {})[job.id] = None
+                self._outputs.setdefault(job.cluster, {})[job.id] = job.output
 
     def entry(self, job: Job) -> Entry:
         """What is known about a job; never older than ``every_s``, but for a job that has ended."""
@@ -57,9 +57,9 @@ class Queue:
     def _ask(self, cluster: str) -> None:
         open_ids = [
             one
-            for one in self._ids[cluster]
+            for one in self._outputs[cluster]
             if (cluster, one) not in self._entries or self._entries[cluster, one].phase != "ended"
         ]
-        answers = self._schedulers(cluster).look(open_ids)
+        answers = self._schedulers(cluster).look(open_ids, self._outputs[cluster])
         self._entries.update({(cluster, one): answers[one] for one in open_ids})
         self._asked[cluster] = self._clock()

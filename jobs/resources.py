@@ -43,6 +43,12 @@ class Profile:
     """Shell lines that run first on the first node: "module load ...", "source .../setvars.sh"."""
     python: str = ""
     """Interpreter on the nodes; empty takes the one that submits."""
+    dialect: Literal["auto", "pbspro", "torque"] = "auto"
+    """PBS only: pbspro (OpenPBS, PBS Professional) or torque; "auto" asks qsub for its version."""
+    starter: str = "auto"
+    """PBS only: what starts ranks on the nodes, the best first: pbs_tmrsh,pbsdsh,mpirun,ssh; "auto" is that order."""
+    umask: str = "022"
+    """PBS only: who may read the run folder; jobs start with 077 there."""
 
     def __post_init__(self) -> None:
         require(self.signal == "USR1", f'signal = "{self.signal}": the launcher heeds USR1; write signal = "USR1"')
@@ -78,6 +84,8 @@ class Resources:
     """Time limit of each step's job, HH:MM:SS or D-HH:MM:SS."""
     max_restarts: int | None = None
     """Times a job may be requeued at its time limit or after losing a node (profile, or 10)."""
+    starter: str | None = None
+    """PBS only: what starts ranks on the nodes (profile, or the first that works of pbs_tmrsh, pbsdsh, mpirun, ssh)."""
     options: tuple[str, ...] = ()
     """More options for sbatch or qsub, without dashes: exclusive qos=high."""
     sweep: tuple[str, ...] = ()
@@ -133,7 +141,12 @@ def resolve(resources: Resources, profile: Profile) -> Resources:
 
 
 def walltime_minutes(text: str) -> int:
-    """Minutes, rounded up, of ``HH:MM:SS``, ``HH:MM`` or ``D-HH:MM:SS``.
+    """Minutes, rounded up, of a walltime; see :func:`walltime_seconds`."""
+    return math.ceil(walltime_seconds(text) / 60)
+
+
+def walltime_seconds(text: str) -> int:
+    """Seconds of ``HH:MM:SS``, ``HH:MM`` or ``D-HH:MM:SS``.
 
     Raises:
         ConfigError: for another form, or no time at all.
@@ -142,6 +155,6 @@ def walltime_minutes(text: str) -> int:
     if match is None:
         raise ConfigError(f"--walltime {text}: must be HH:MM:SS or D-HH:MM:SS; give for example 06:00:00")
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    total = math.ceil(days * 1440 + hours * 60 + minutes + seconds / 60)
+    total = days * 86400 + hours * 3600 + minutes * 60 + seconds
     require(total > 0, f"--walltime {text}: is no time at all; give for example 06:00:00")
     return total

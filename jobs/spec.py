@@ -226,6 +226,8 @@ def _step(config: TaskConfig, run: RunFolder, resources: Resources, commands: Co
     size = ["--nodes", str(nodes), "--ranks-per-node", str(ranks_per_node)]
     if resources.max_restarts is not None and resources.max_restarts != MAX_RESTARTS:
         size += ["--max-restarts", str(resources.max_restarts)]
+    if resources.starter not in (None, "auto"):
+        size += ["--starter", str(resources.starter)]
     command = (*commands.launcher, *size, task, "--config", str(folder.config_json))
     return Step(folder.path.relative_to(run.path).as_posix(), task, name, nodes, ranks_per_node, command, after)
 

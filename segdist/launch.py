@@ -1,8 +1,9 @@
 """From one process per allocation to one process per rank, with an honest exit code.
 
 What to start is data (:func:`plan_ranks`); :func:`segdist.launch_step.launch` starts it, waits, and records how it
-ended. In a Slurm job the ranks are the tasks of one srun. Elsewhere they are processes of this machine, and "nodes"
-are groups of them, each with its own share of the cores.
+ended. In a Slurm job the ranks are the tasks of one srun; in a PBS job of several nodes an agent on each starts them
+(:mod:`segdist.runtime.remote`). Elsewhere they are processes of this machine, and "nodes" are groups of them, each
+with its own share of the cores.
 
 Every rank writes to RUN/<step>/logs/rank<k>.log; rank 0 is copied to the launcher's output as well. No rank outlives
 the launcher, however that ends.
@@ -26,8 +27,10 @@ from segdist.launch_step import MAX_RESTARTS, launch, settle_earlier
 from segdist.results import RunFolder, StepFolder
 from segdist.runtime.allocation import THIS_MACHINE, Allocation, slurm_allocation
 from segdist.runtime.cores import physical_cores, share
+from segdist.runtime.pbs import pbs_allocation
 from segdist.runtime.processes import RankSpec, say
 from segdist.runtime.ranks import Ranks, rank_environment
+from segdist.runtime.starters import ORDER, choose_starter
 
 RANK_COMMAND = (sys.executable, "-m", "segdist")
 """What a rank runs; the task and its options follow."""
@@ -78,7 +81,8 @@ def plan_ranks(
         node, local_rank = divmod(rank, ranks_per_node)
         ranks = Ranks(rank, nodes * ranks_per_node, local_rank, ranks_per_node, node, "segdist.launch", master)
         environment = {**rank_environment(ranks, master_port), **allocation.environment, "PYTHONUNBUFFERED": "1"}
-        own = tuple(share(cores, node, nodes))
+        # Of another machine's cores nothing is known here: a rank finds them when it claims its share.
+        own = () if len(hosts) > 1 else tuple(share(cores, node, nodes))
         specs.append(RankSpec(ranks, (*rank_command, *arguments), environment, own, step.rank_log(rank)))
     return tuple(specs)
 
@@ -115,7 +119,7 @@ def find_allocation(environ: Mapping[str, str]) -> Allocation:
     """
     allocation = slurm_allocation(environ)
     if allocation is None:
-        return THIS_MACHINE
+        return pbs_allocation(environ) or THIS_MACHINE
     tasks = environ.get("SLURM_STEP_NUM_TASKS", "1")
     require(
         tasks == "1",
@@ -123,6 +127,24 @@ def find_allocation(environ: Mapping[str, str]) -> Allocation:
         "script or salloc's shell, without srun",
     )
     return allocation
+
+
+def starter_for(asked: str, allocation: Allocation, nodes: int, environ: Mapping[str, str]) -> str:
+    """What starts the ranks. The launcher runs on the first node: where that is the only one, it does so itself.
+
+    Raises:
+        ConfigError: for one that is not known or cannot work here.
+    """
+    if asked in ("auto", "local", "srun"):
+        if allocation.scheduler == "slurm":
+            return "srun"
+        if asked == "local" or nodes == 1 or not allocation.hosts:
+            return "local"
+    require(bool(allocation.hosts), f"--starter {asked}: needs the nodes of a job around it; use --starter local")
+    names = ORDER if asked == "auto" else tuple(asked.split(","))
+    name, why = choose_starter(names[0] if len(names) == 1 else "auto", environ, order=names)
+    say(f"ranks are started by {name} ({why})")
+    return name
 
 
 # The command ------------------------------------------------------------------------------------------------
@@ -182,9 +204,10 @@ def split_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, str, list[
         parser.add_argument(option, type=kind, default=default, metavar=unit, help=text)
     parser.add_argument(
         "--starter",
-        choices=("auto", "local", "srun"),
         default="auto",
-        help="how ranks are started: by srun in a Slurm job, else as processes of this machine (default: auto)",
+        metavar="NAME[,NAME]",
+        help="how ranks are started: local (processes of this machine), srun, or the first that works here of "
+        f"{', '.join(ORDER)}; name one or several to choose (default: auto)",
     )
     at = next((place for place, word in enumerate(argv) if word in LAUNCHED), len(argv))
     options, unknown = parser.parse_known_args(list(argv[:at]))
@@ -240,13 +263,14 @@ def run_step(
     port = choose_master_port(os.environ, allocation)
     nodes = (len(allocation.hosts) or 1) if options.nodes is None else options.nodes
     per_node = (allocation.ranks_per_node or 1) if options.ranks_per_node is None else options.ranks_per_node
+    starter = starter_for(options.starter, allocation, nodes, os.environ)
     specs = plan_ranks(nodes, per_node, arguments, step, cores, port, rank_command, allocation)
     if allocation.scheduler == "none" and len(specs) > len(cores):
         say(
             f"warning: {len(specs)} ranks ({nodes} x {per_node}) on {len(cores)} "
             "physical cores: they share cores, so measure no speed here"
         )
-    return launch(specs, options.grace, step, allocation, options.max_restarts)
+    return launch(specs, options.grace, step, allocation, options.max_restarts, starter)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ the job again, the launcher asks it to.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from segdist import __version__
@@ -19,14 +20,15 @@ from segdist.config import ConfigError
 from segdist.fence import other_holder
 from segdist.results import Result, ResultError, StepFolder, job_of, utc_now
 from segdist.runtime.allocation import THIS_MACHINE, Allocation
+from segdist.runtime.pbs import save_in_time
 from segdist.runtime.processes import STDERR, Outcome, RankSpec, run_ranks, say, write_all
+from segdist.runtime.remote import run_remote
 from segdist.runtime.slurm import being_requeued, requeue, run_srun
 from segdist.signals import TO_BE_CONTINUED
 
 MAX_RESTARTS = 10
 
 _TAIL_LINES = 20
-Starter = Callable[[Sequence[RankSpec], float], Outcome]
 
 
 def launch(
@@ -35,6 +37,7 @@ def launch(
     step: StepFolder,
     allocation: Allocation = THIS_MACHINE,
     max_restarts: int = MAX_RESTARTS,
+    starter: str = "local",
 ) -> int:
     """Run the ranks of one step and return the launcher's exit code; call it from the main thread.
 
@@ -48,8 +51,7 @@ def launch(
     rotate_logs(step)
     started_at, started = utc_now(), time.monotonic()
     before = _identity(step.result_json)
-    start: Starter = run_srun if allocation.scheduler == "slurm" else run_ranks
-    outcome = start(specs, grace)
+    outcome = _run(specs, grace, step, allocation, starter)
     fresh = _identity(step.result_json) not in (None, before)
     if outcome.failure is None and fresh:
         return 0
@@ -81,6 +83,17 @@ def launch(
     return exit_code
 
 
+def _run(specs: Sequence[RankSpec], grace: float, step: StepFolder, allocation: Allocation, starter: str) -> Outcome:
+    if starter == "srun":
+        return run_srun(specs, grace)
+    # Slurm warns a job before its end; in a PBS job the launcher has to look at the clock itself.
+    timer = save_in_time() if allocation.scheduler == "pbs" and step.task == "train" else contextlib.nullcontext()
+    with timer:
+        if starter == "local":
+            return run_ranks(specs, grace)
+        return run_remote(specs, allocation.hosts, starter, grace, step.logs / ".ranks")
+
+
 def _what_follows(outcome: Outcome, allocation: Allocation, max_restarts: int) -> tuple[bool, str]:
     """Whether the step goes on in a restart, and what to say about it."""
     saved = outcome.exit_code == TO_BE_CONTINUED
@@ -88,10 +101,12 @@ def _what_follows(outcome: Outcome, allocation: Allocation, max_restarts: int) -
         return saved, "stopped after saving; the same command goes on from there" if saved else ""
     if allocation.scheduler == "slurm" and being_requeued(allocation):
         return True, f"Slurm has put job {allocation.job_id} back into its queue; it goes on from what was saved"
-    if not saved or outcome.stopped_by != signal.SIGUSR1:
+    if not saved or outcome.stopped_by not in (None, signal.SIGUSR1):  # a TERM is the end: of qdel, say
         return False, ""
     if allocation.restarts >= max_restarts:
         return False, f"saved, but restarted {allocation.restarts} times already; raise --max-restarts {max_restarts}"
+    if allocation.scheduler == "pbs":  # the job script submits the next job when it sees the exit code
+        return True, f"saved; to be continued by the next job, restart {allocation.restarts + 1} of {max_restarts}"
     refused = requeue(allocation)
     if refused is not None:
         return False, f"saved, but the job cannot be requeued ({refused}); submit it again to go on"

@@ -22,18 +22,13 @@ def choose_cluster(
     A dry run needs no scheduler.
 
     Raises:
-        ConfigError: for a scheduler that was asked for and is not on PATH, or one that this version cannot use.
+        ConfigError: for a scheduler that was asked for and is not on PATH.
     """
     if asked == "local":
         return "local", "asked for"
     for cluster, command in _SUBMIT_COMMANDS.items():
         found = which(command) is not None
         if asked == cluster or (asked == "auto" and found):
-            if cluster == "pbs":
-                raise ConfigError(
-                    f"--cluster {asked}{' (qsub is on PATH)' if found else ''}: PBS submission is not part of this "
-                    "version; use --cluster local"
-                )
             if not found and not dry_run:
                 raise ConfigError(
                     f"--cluster {asked}: {command} is not on PATH; submit on a login node of the cluster, "
@@ -44,7 +39,7 @@ def choose_cluster(
 
 
 def scheduler(cluster: str) -> Scheduler:
-    """The scheduler of that name: slurm.
+    """The scheduler of that name: slurm or pbs.
 
     Raises:
         ConfigError: for another one, as in a run folder of a later version.
@@ -53,4 +48,8 @@ def scheduler(cluster: str) -> Scheduler:
         from jobs.clusters.slurm import Slurm
 
         return Slurm()
+    if cluster == "pbs":
+        from jobs.clusters.pbs.cluster import Pbs
+
+        return Pbs()
     raise ConfigError(f"cluster {cluster!r}: is not known to this version; use the version that submitted the job")

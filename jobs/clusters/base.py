@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 from jobs.resources import Profile, Resources
@@ -35,6 +36,7 @@ class Entry:
         return None if self.phase == "unknown" else self.phase in ("waiting", "running")
 
 
+NOWHERE: Mapping[str, str] = MappingProxyType({})
 NOT_KNOWN = Entry("gone")
 """What is said about a job that no scheduler knows."""
 
@@ -62,10 +64,13 @@ class Scheduler(Protocol):
             SubmitError: where the scheduler refuses; what it had taken by then is cancelled.
         """
 
-    def look(self, ids: Sequence[str]) -> Mapping[str, Entry]:
-        """What is known about those jobs, in one call to the scheduler; all of them are in the answer."""
+    def look(self, ids: Sequence[str], outputs: Mapping[str, str] = NOWHERE) -> Mapping[str, Entry]:
+        """What is known about those jobs, in one call to the scheduler; all of them are in the answer.
 
-    def cancel(self, ids: Sequence[str]) -> None:
+        ``outputs`` says where their batch scripts print, by id: other files of a job are beside that one.
+        """
+
+    def cancel(self, ids: Sequence[str], outputs: Mapping[str, str] = NOWHERE) -> None:
         """Ask the scheduler to end those jobs.
 
         Raises:

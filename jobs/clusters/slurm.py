@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs.clusters.base import Entry, Phase, Planned, SubmitError
+from jobs.clusters.base import NOWHERE, Entry, Phase, Planned, SubmitError
 from jobs.resources import Profile, Resources, walltime_minutes
 from jobs.spec import Job, Step
 
@@ -65,7 +65,7 @@ class Slurm:
             raise SubmitError(f"{step.label}: Slurm did not take the job: {said[-1]}") from error
         return [tuple(jobs_of_run) for jobs_of_run in found]
 
-    def look(self, ids: Sequence[str]) -> Mapping[str, Entry]:
+    def look(self, ids: Sequence[str], outputs: Mapping[str, str] = NOWHERE) -> Mapping[str, Entry]:
         """One squeue for all; for those that it has forgotten one sacct, where the site has it."""
         form = ",".join(f"{field}:|" for field in _FIELDS)
         done = _call("squeue", "--noheader", "--array", "--states=all", f"--jobs={','.join(ids)}", f"--Format={form}")
@@ -78,7 +78,7 @@ class Slurm:
         lost = [one for one in ids if one not in entries]
         return {**{one: Entry("gone") for one in ids}, **(_from_sacct(lost) if lost else {}), **entries}
 
-    def cancel(self, ids: Sequence[str]) -> None:
+    def cancel(self, ids: Sequence[str], outputs: Mapping[str, str] = NOWHERE) -> None:
         """scancel them, the last ones first, so that none starts in between."""
         done = _call("scancel", *reversed(ids))
         if done is None or (done.returncode and "Invalid job id" not in done.stderr):

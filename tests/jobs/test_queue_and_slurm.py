@@ -32,7 +32,7 @@ class Scheduler:
         self.entries = dict(entries)
         self.asked: list[list[str]] = []
 
-    def look(self, ids: Sequence[str]) -> Mapping[str, Entry]:
+    def look(self, ids: Sequence[str], outputs: object = None) -> Mapping[str, Entry]:
         self.asked.append(list(ids))
         return {one: self.entries.get(one, Entry("gone")) for one in ids}
 

@@ -1,0 +1,66 @@
+"""One call to qstat for all jobs. The exit code comes before the text, and no answer is not "failed"."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+
+from jobs.clusters.pbs.dialect import Dialect
+from jobs.clusters.pbs.states import JobState, read_jobs, unknown_ids
+
+Call = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
+_UNKNOWN_JOB, _HAS_FINISHED = 153, 35
+_CALL_S = 60
+
+
+def call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command of PBS; one that is not there or does not answer ends with 255."""
+    try:
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_CALL_S
+        )
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(command, 255, "", f"{command[0]} is not on PATH")
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 255, "", f"{command[0]} gave no answer in {_CALL_S} s")
+
+
+def pbs_id(identifier: str) -> str:
+    """``47_3`` as PBS has it: ``47[3]``."""
+    number, _, index = identifier.partition("_")
+    return f"{number}[{index}]" if index else number
+
+
+def qstat_command(ids: Sequence[str], dialect: Dialect, history: bool = True) -> list[str]:
+    """qstat for these jobs, finished ones too, in a form that programs read."""
+    names = [pbs_id(one) for one in ids]
+    if dialect == "torque":
+        return ["qstat", "-x", *names]
+    return ["qstat", *(["-x"] if history else []), "-f", "-F", "json", *names]
+
+
+def look(ids: Sequence[str], dialect: Dialect, run: Call = call) -> Mapping[str, JobState]:
+    """What the server knows about each of ``ids``; all of them are in the answer.
+
+    GONE: the server says that it knows the job no more. UNKNOWN: it did not say, so ask again. One unknown id spoils
+    the exit code of the whole answer, but not its text: who is unknown is named on stderr. A server without history
+    answers ``-x`` with nothing, so it is asked again without.
+    """
+    if not ids:
+        return {}
+    done = run(qstat_command(ids, dialect))
+    nothing = dialect == "pbspro" and done.returncode == 0 and read_jobs(done.stdout, dialect) is None
+    if nothing and re.search("history", done.stderr, re.IGNORECASE):
+        done = run(qstat_command(ids, dialect, history=False))
+    if done.returncode not in (0, _UNKNOWN_JOB, _HAS_FINISHED):
+        return dict.fromkeys(ids, JobState("UNKNOWN", _said(done)))
+    known = read_jobs(done.stdout, dialect) or {}
+    gone = unknown_ids(done.stderr, ids) if done.returncode else set()
+    silent = JobState("UNKNOWN", _said(done))
+    return {one: known.get(one) or (JobState("GONE") if one in gone else silent) for one in ids}
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else f"qstat ended with {done.returncode} and said nothing about it"

@@ -1,0 +1,322 @@
+"""The text of a PBS job script, and the command that submits it: pure functions of a request and a dialect.
+
+What a script does besides running its command, and why, as PBS was seen to behave:
+
+- it sets umask, folder and environment itself: a job starts in $HOME, with umask 077 and a login's environment;
+- it writes its output where it is told, live: PBS delivers its own file at the end, and expands no ``%j``;
+- it counts its starts in ID_starts: a job that the server runs again is not told so;
+- it outlives SIGTERM, so that its command may end in its own way;
+- where the command ends with 75 ("saved, to be continued") or leaves ID_requeue, it submits itself again and notes the
+  new id in ID_jobs: users may not qrerun. The new job finds the files of the first one through SUBMITIT_PBS_ID;
+- it looks at the ID_exit of the jobs that it waits for: a job that is continued by another ends with 0, so that
+  nobody behind it is deleted; who then finds it unfinished submits itself again behind the continuation;
+- it leaves its exit code in ID_exit: what the server says about a job's end is wrong now and then, and soon gone.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from jobs.clusters.pbs.dialect import Dialect
+from segdist.config import require
+
+CONTINUE = 75
+"""The command's exit code for "saved, to be continued"."""
+ID = "SUBMITIT_PBS_ID"
+"""Environment variable with the job's id as submitit knows it: that of the first job of a chain."""
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+=@-]+")
+_LONGEST_NAME = {"pbspro": 236, "torque": 15}
+
+
+@dataclass(frozen=True)
+class After:
+    """A job that is waited for: FOLDER/ID as ``files`` (``%a`` stands for the element's index), and whether it must
+    have succeeded (``ok``)."""
+
+    files: str
+    ok: bool = True
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a job asks for and runs. ``command`` is shell text; ``folder`` may hold submitit's %j, %A and %a."""
+
+    command: str
+    folder: str
+    name: str = "submitit"
+    nodes: int = 1
+    ncpus: int = 1
+    ranks_per_node: int = 1
+    mem_gb: float | None = None
+    walltime_s: int | None = None
+    queue: str = ""
+    account: str = ""
+    properties: tuple[str, ...] = ()
+    select: str = ""
+    place: str = ""
+    options: tuple[str, ...] = ()
+    umask: str = "022"
+    cwd: str = ""
+    exports: Mapping[str, str] = field(default_factory=dict)
+    setup: tuple[str, ...] = ()
+    teardown: tuple[str, ...] = ()
+    stderr_to_stdout: bool = False
+    output: str = "_0_log"
+    """What follows the id in the names of the output files, before ``.out`` and ``.err``."""
+    signal_delay_s: int | None = None
+    """Seconds before the walltime at which the command gets ``signal``; None never sends it."""
+    signal: str = "USR2"
+    save_margin_s: int = 300
+    """Seconds before the walltime at which segdist's launcher lets training save."""
+    rerun: bool = True
+    after: tuple[After, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("nodes", "ncpus", "ranks_per_node"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name} = {value}: must be at least 1; give 1 or more")
+        require(
+            re.fullmatch("0?[0-7]{3}", self.umask) is not None,
+            f'umask = "{self.umask}": must be three octal digits; give for example "022"',
+        )
+        for option in self.options:
+            require("\n" not in option, f"options: {option!r}: must be one line; give several options")
+        for text in (self.queue, self.account, self.select, self.place, *self.properties):
+            require(not re.search(r"\s", text), f"{text!r}: must have no blanks; qsub would take them for two words")
+
+
+def refuse_foreign(request: Request, dialect: Dialect) -> None:
+    """Refuse what the dialect does not know.
+
+    Raises:
+        ConfigError: naming it. Torque would ignore ``-l select`` and give one node; OpenPBS would refuse the others.
+    """
+    if dialect == "torque":
+        for name in ("select", "place"):
+            value = getattr(request, name)
+            require(not value, f'{name} = "{value}": Torque ignores -l {name}; give nodes, ncpus and properties')
+        for option in request.options:
+            require(
+                not re.match(r"-?(-l\s*|J\b|-J\b)?(select|place)=|-?J\b", option.strip()),
+                f'options: "{option}": Torque does not know it; give nodes, ncpus and properties',
+            )
+        return
+    for option in request.options:
+        require(
+            not re.match(r"-[dFt]\b|-l\s*procs=", option.strip()),
+            f'options: "{option}": PBS Pro does not know it; the script sets its own folder, arrays are -J',
+        )
+
+
+def resources(request: Request, dialect: Dialect) -> list[str]:
+    """The values of ``-l``. Placement is forced: two chunks of ``select`` may else share a node."""
+    lines: list[str] = []
+    if dialect == "torque":
+        lines.append(":".join([f"nodes={request.nodes}", *request.properties, f"ppn={request.ncpus}"]))
+        if request.mem_gb is not None:
+            lines.append(f"mem={_mb(request.mem_gb) * request.nodes}mb")
+    else:
+        chunk = f"{request.nodes}:ncpus={request.ncpus}:mpiprocs={request.ranks_per_node}"
+        if request.mem_gb is not None:
+            chunk += f":mem={_mb(request.mem_gb)}mb"
+        chunk += "".join(f":{name}" if "=" in name else f":{name}=True" for name in request.properties)
+        lines += [f"select={request.select or chunk}", f"place={request.place or 'scatter'}"]
+    if request.walltime_s is not None:
+        lines.append(f"walltime={clock(request.walltime_s)}")
+    return lines
+
+
+def script_text(request: Request, dialect: Dialect) -> str:
+    """The whole script.
+
+    Raises:
+        ConfigError: for what the dialect does not know.
+    """
+    refuse_foreign(request, dialect)
+    lines = ["#!/bin/bash", *(f"#PBS {line}" for line in _directives(request, dialect)), ""]
+    lines += [
+        f"umask {request.umask}",
+        "own=${PBS_JOBID%%.*}; own=${own%]}; own=${own/[/_}; own=${own/-/_}  # 47[3].server is 47_3",
+        f'export {ID}="${{{ID}:-$own}}" SUBMITIT_EXECUTOR=pbs',
+        f'state={shell_path(request.folder)}/"${ID}"',
+        'mkdir -p "${state%/*}" || exit 1',
+        *_redirection(request),
+        *(f"export {name}={shlex.quote(value)}" for name, value in request.exports.items()),
+        *([f"cd {shlex.quote(request.cwd)} || exit 1"] if request.cwd else []),
+        "",
+        *_functions(request),
+        "",
+        '[ -e "${state}_jobs" ] || echo "$own" >"${state}_jobs"',
+        *(_guard(after) for after in request.after),
+        'echo "$own on $(hostname) at $(date +%FT%T)" >>"${state}_starts"',
+        'export SEGDIST_RESTART=$(($(wc -l <"${state}_starts") - 1))',
+    ]
+    if request.walltime_s is not None:
+        lines += [
+            f"export SEGDIST_JOB_END=$(($(date +%s) + {request.walltime_s})) "
+            f"SEGDIST_SAVE_MARGIN={request.save_margin_s}"
+        ]
+    lines += ["", *request.setup, *_run(request), *request.teardown, ""]
+    lines += [
+        f'if [ "$code" -eq {CONTINUE} ] || [ -e "${{state}}_requeue" ]; then',
+        '  rm -f "${state}_requeue"',
+        "  submit_again afterany:$PBS_JOBID",
+        "fi",
+        'finish "$code"',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _functions(request: Request) -> list[str]:
+    again = f'next=$(qsub -W depend="$1" -v {ID}="${ID}" {_script_file(request.folder)})'
+    lines = [
+        "finish() {",
+        '  echo "$1" >"${state}_exit.new" && mv "${state}_exit.new" "${state}_exit"',
+        '  exit "$1"',
+        "}",
+        "submit_again() {  # with this dependency; the new job has the id of this one in its environment",
+        f"  if {again}; then",
+        "    next=${next##*[!0-9A-Za-z.-]}; next=${next%%.*}",
+        '    echo "$next" >>"${state}_jobs"',
+        '    echo "to be continued by job $next"',
+        "    exit 0",
+        "  fi",
+        '  echo "cannot be continued: qsub refused; submit it again" >&2',
+        "}",
+    ]
+    if request.after:
+        lines += [
+            "wait_for() {  # FOLDER/ID ok|any: go on where that job has ended well, or again behind its continuation",
+            "  for try in 1 2 3 4 5; do",
+            '    ls "${1%/*}" >/dev/null  # lets a network file system look again',
+            '    [ -e "$1_exit" ] && break',
+            '    last=$(tail -n 1 "$1_jobs" 2>/dev/null)',
+            '    waited="${state}_waited_${1##*/}"',
+            '    if [ -n "$last" ] && [ "$last" != "$(head -n 1 "$1_jobs")" ] &&',
+            '      [ "$last" != "$(cat "$waited" 2>/dev/null)" ]; then  # once: it may be killed, and leave nothing',
+            '      echo "$last" >"$waited"',
+            '      submit_again "afterany:$last"',
+            "      finish 1",
+            "    fi",
+            '    [ "$2" = any ] && break',
+            "    sleep 1",
+            "  done",
+            '  if [ "$2" = ok ] && [ "$(cat "$1_exit" 2>/dev/null)" != 0 ]; then',
+            '    echo "not begun: job ${1##*/} did not succeed" >&2',
+            "    finish 1",
+            "  fi",
+            "}",
+        ]
+    return lines
+
+
+def _guard(after: After) -> str:
+    return f"wait_for {shell_path(after.files)} {'ok' if after.ok else 'any'}"
+
+
+def _directives(request: Request, dialect: Dialect) -> list[str]:
+    lines = ["-S /bin/bash", f"-N {job_name(request.name, dialect)}"]
+    lines += [f"-q {request.queue}"] if request.queue else []
+    lines += [f"-A {request.account}"] if request.account else []
+    lines += [f"-l {value}" for value in resources(request, dialect)]
+    lines += [f"-W umask={request.umask}", "-j oe", _own_output(request.folder)]
+    lines += [f"-r {'y' if request.rerun else 'n'}"]
+    lines += [option if option.startswith("-") else f"-l {option}" for option in request.options]
+    return lines
+
+
+def _own_output(folder: str) -> str:
+    """Where PBS puts its own file, which holds what happened before the script's first lines: beside the others.
+
+    qsub splits on blanks and quotes, Torque expands ``$``, and a colon ends a host name: such a folder is not named.
+    """
+    base = fixed_part(folder)
+    return f"-o {base}/" if _PLAIN_PATH.fullmatch(base) else "-k oe"
+
+
+def _redirection(request: Request) -> list[str]:
+    if request.stderr_to_stdout:
+        return [f'exec >>"${{state}}{request.output}.out" 2>&1']
+    return [f'exec >>"${{state}}{request.output}.out" 2>>"${{state}}{request.output}.err"']
+
+
+def _run(request: Request) -> list[str]:
+    lines = [
+        # PBS signals the processes of the first node: this shell must not be the first to go.
+        "trap 'kill -TERM \"$child\" 2>/dev/null' TERM",
+        f"{request.command} &",
+        "child=$!",
+    ]
+    if request.signal_delay_s is not None:
+        end = "$SEGDIST_JOB_END" if request.walltime_s is not None else ""
+        late = f'[ "$(date +%s)" -ge $(({end} - {request.signal_delay_s})) ]' if end else "false"
+        lines += [
+            "(  # PBS warns nobody before the walltime; and here is a way to signal a job from outside",
+            "  trap - TERM",
+            "  while sleep 1; do",
+            '    if [ -e "${state}_interrupt" ]; then',
+            f'      rm -f "${{state}}_interrupt"; kill -{request.signal} "$child"; exit',
+            f"    elif {late}; then",
+            f'      kill -{request.signal} "$child"; exit',
+            "    fi",
+            "  done",
+            ") & watch=$!",
+        ]
+    lines += ['while :; do wait "$child"; code=$?; kill -0 "$child" 2>/dev/null || break; done']
+    if request.signal_delay_s is not None:
+        lines += ['kill "$watch" 2>/dev/null']
+    return lines
+
+
+def _script_file(folder: str) -> str:
+    """Where submitit keeps the script, as shell text: one for all elements of an array."""
+    return f'{shell_path(folder)}/"${{{ID}%%_*}}_submission.sh"'
+
+
+def submit_command(script: str, dialect: Dialect, depend: str = "", elements: int = 0, throttle: int = 0) -> list[str]:
+    """The command that submits a script, alone or as an array of that many elements.
+
+    The dependency and the array are not in the script: when it submits itself again it is one job, and what it
+    waited for may be forgotten.
+    """
+    command = ["qsub"]
+    if depend:
+        command += ["-W", f"depend={depend}"]
+    if elements:
+        limit = f"%{throttle}" if throttle else ""
+        command += ["-t" if dialect == "torque" else "-J", f"0-{elements - 1}{limit}"]
+    return [*command, script]
+
+
+def job_name(text: str, dialect: Dialect) -> str:
+    """A name that qsub takes: no blanks, a letter first, and no longer than the dialect allows."""
+    name = re.sub(r"[^A-Za-z0-9_.+-]", "_", text)
+    if not name[:1].isalpha():
+        name = f"j{name}"
+    return name[: _LONGEST_NAME[dialect]]
+
+
+def clock(seconds: int) -> str:
+    """``HH:MM:SS``."""
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def fixed_part(folder: str) -> str:
+    """The part of submitit's folder before the first component with an id in it."""
+    parts = folder.split("/")
+    at = next((k for k, part in enumerate(parts) if any(tag in part for tag in ("%j", "%A", "%a"))), len(parts))
+    return "/".join(parts[:at])
+
+
+def shell_path(folder: str) -> str:
+    """A folder as shell text, its ids filled in by the shell."""
+    pieces = re.split(r"(%[jAa])", folder)
+    ids = {"%j": f'"${ID}"', "%A": f'"${{{ID}%%_*}}"', "%a": f'"${{{ID}##*_}}"'}
+    return "".join(ids.get(piece) or (shlex.quote(piece) if piece else "") for piece in pieces)
+
+
+def _mb(gigabytes: float) -> int:
+    return max(1, round(gigabytes * 1024))

@@ -1,0 +1,236 @@
+"""jobs.submit, status, logs and cancel on both replayed dialects, with the real launcher and ranks without tensors."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import cancel, logs, status
+from jobs.queue import Queue
+from jobs.spec import Commands, read_spec
+from jobs.state import RunState, read_run
+from jobs.submit import main
+
+from .conftest import HERE, Lab, wait_until
+
+STAND_IN = str(HERE / "stand_in.py")
+COMMANDS = Commands((sys.executable, STAND_IN, "launch"), (sys.executable, STAND_IN, "report"))
+
+
+class Login:
+    """A user on the login node, in a folder with odd characters."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.folder = lab.work / "my work's $HOME"
+        self.folder.mkdir()
+
+    def submit(self, *argv: str, how: dict[str, str] | None = None) -> Path:
+        """Submit with tasks behaving as told; the run folder."""
+        (self.folder / "stand_in.json").write_text(json.dumps(how or {}))
+        assert main([argv[0], "--cluster", "pbs", "--run", "runs/one", *argv[1:]], COMMANDS) == 0
+        return self.folder / "runs" / "one"
+
+    def state(self, run: Path) -> RunState:
+        """What is true now."""
+        return read_run(run, queue=Queue(every_s=0.0))
+
+    def states(self, run: Path) -> dict[str, str]:
+        """Step → state."""
+        return {step.step: step.state for step in self.state(run).steps}
+
+    def wait_for(self, run: Path, **wanted: str) -> None:
+        """Wait until those steps are in those states."""
+        wait_until(lambda: wanted.items() <= self.states(run).items(), lambda: f"{wanted} in {self.states(run)}")
+
+    def ranks(self, run: Path, step: str = "train") -> list[dict[str, Any]]:
+        """What each rank of a step said about itself."""
+        files = sorted((run / step / "logs").glob("rank?.log"))
+        return [json.loads(file.read_text().splitlines()[0]) for file in files]
+
+    def begun(self, run: Path, step: str = "train", ranks: int = 2, restart: int = 0) -> None:
+        """Wait until every rank of a step is at work."""
+        logs = run / step / "logs"
+        wait_until(lambda: all((logs / f"begun{k}.{restart}").exists() for k in range(ranks)), lambda: str(logs))
+
+
+@pytest.fixture
+def login(login_node: Lab, monkeypatch: pytest.MonkeyPatch) -> Login:
+    """A user in a folder of his own."""
+    monkeypatch.setenv("VIRTUAL_ENV", "/opt/the venv")
+    user = Login(login_node)
+    monkeypatch.chdir(user.folder)
+    return user
+
+
+def test_a_pipeline_runs_through_on_two_nodes(login: Login, capsys: pytest.CaptureFixture[str]) -> None:
+    run = login.submit("pipeline", "--nodes", "2", "--ranks-per-node", "2", "--sizes", "64x128")
+    login.wait_for(run, report="completed")
+    assert set(login.states(run).values()) == {"completed"}
+    ranks = login.ranks(run)
+    hosts = [node["name"] for node in login.lab.job("1")["nodes"]]
+    assert [one["rank"] for one in ranks] == [0, 1, 2, 3]
+    assert [one["node"] for one in ranks] == ["0", "0", "1", "1"]
+    assert {one["master"] for one in ranks} == {hosts[0]}
+    assert {(one["venv"], one["cwd"]) for one in ranks} == {("/opt/the venv", str(login.folder))}
+    for job in read_spec(run / "run.json").jobs:
+        assert login.lab.wait(job.id)["exit_status"] == 0
+    mode = (run / "train" / "result.json").stat().st_mode & 0o777
+    assert mode == 0o644, "jobs start with umask 077"
+    assert (run / "train" / "logs").stat().st_mode & 0o777 == 0o755
+    assert json.loads((run / "train" / "result.json").read_text())["job"]["id"] == "1"
+    capsys.readouterr()
+    assert status.main([str(run)]) == 0
+    assert capsys.readouterr().out.count("completed") == 5
+    assert logs.main([str(run), "--step", "train", "--rank", "3"]) == 0
+    assert '"rank": 3' in capsys.readouterr().out
+
+
+def test_one_bad_rank_fails_its_step_and_stops_those_behind_it(login: Login) -> None:
+    run = login.submit("pipeline", "--nodes", "2", "--sizes", "64x128", how={"train": "fail"})
+    login.wait_for(run, report="completed")
+    assert login.states(run) == {
+        "train": "failed", "evaluate/fp32": "skipped", "quantize": "skipped", "evaluate/int8": "skipped",
+        "report": "completed",
+    }  # fmt: skip
+    assert login.state(run).exit_code == 7
+    assert "label 77" in (login.state(run).steps[0].error or "")
+    assert login.lab.job("1")["exit_status"] == 7, "pbsdsh says 0, and pbs_tmrsh the agent's"
+
+
+def test_a_step_that_saved_before_its_walltime_goes_on_in_another_job_and_those_behind_it_wait(login: Login) -> None:
+    profile = login.folder / "site.toml"
+    profile.write_text("signal_before_s = 18\n")
+    options = ("--walltime", "00:00:20", "--profile", str(profile), "--nodes", "2", "--sizes", "64x128")
+    run = login.submit("pipeline", *options, how={"train": "save"})
+    login.begun(run)
+    login.begun(run, restart=1)
+    assert login.states(run)["evaluate/fp32"] == "waiting"
+    login.wait_for(run, report="completed")
+    assert set(login.states(run).values()) == {"completed"}
+    folder = run / read_spec(run / "run.json").jobs[0].submitit_folder
+    train = (folder / "1_jobs").read_text().split()
+    assert len(train) == 2, "the run folder says which job continued which"
+    evaluate = (folder / "2_jobs").read_text().split()
+    assert len(evaluate) == 2, "it found the training unfinished, and waited again"
+    assert login.lab.job(evaluate[1])["start"] > login.lab.job(train[1])["end"]
+    assert login.state(run).steps[0].entry.restarts == 1
+    assert json.loads((run / "train" / "result.json").read_text())["job"]["restart"] == "1"
+
+
+def test_restarts_are_bounded(login: Login) -> None:
+    profile = login.folder / "site.toml"
+    profile.write_text("signal_before_s = 18\n")
+    options = ("--walltime", "00:00:20", "--profile", str(profile), "--max-restarts", "0")
+    run = login.submit("train", *options, how={"train": "save"})
+    login.wait_for(run, train="failed")
+    assert "restarted 0 times already" in (login.state(run).steps[0].error or "")
+    assert not (login.lab.folder / "jobs" / "2.json").exists()
+
+
+def test_cancel_leaves_no_process_and_says_so(login: Login) -> None:
+    run = login.submit("pipeline", "--nodes", "2", "--sizes", "64x128", how={"train": "hang"})
+    login.begun(run)
+    ranks = login.ranks(run)
+    assert cancel.main([str(run)]) == 0
+    wait_until(lambda: not any(_alive(one["pid"]) for one in ranks))
+    states = login.states(run)
+    assert states.pop("train") == "failed"
+    assert set(states.values()) == {"skipped"}
+    assert "cancelled by" in (login.state(run).steps[0].error or "")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_server_that_is_down_is_unknown_and_never_failed(login: Login) -> None:
+    run = login.submit("train", "--nodes", "2", how={"train": "hang"})
+    login.begun(run)
+    login.lab.set(down=True)
+    (step,) = login.state(run).steps
+    assert step.state == "unknown"
+    assert "cannot connect" in (step.error or "")
+    login.lab.set(down=False)
+    assert login.states(run) == {"train": "running"}
+
+
+def test_a_job_that_has_left_the_history_is_decided_by_what_it_left(login: Login) -> None:
+    run = login.submit("train")
+    login.wait_for(run, train="completed")
+    for file in (login.lab.folder / "jobs").iterdir():
+        file.unlink()
+    assert login.states(run) == {"train": "completed"}
+    (run / "train" / "result.json").unlink()
+    assert login.states(run) == {"train": "failed"}
+
+
+def test_a_sweep_is_an_array_of_which_each_run_goes_its_own_way(login: Login) -> None:
+    options = ("--sweep", "lr=0.01,0.02", "--max-parallel", "1", "--sizes", "64x128")
+    folder = login.submit("pipeline", *options)
+    runs = [folder / "lr=0.01", folder / "lr=0.02"]
+    for run in runs:
+        login.wait_for(run, report="completed")
+        assert set(login.states(run).values()) == {"completed"}
+    assert [read_spec(run / "run.json").jobs[0].id for run in runs] == ["1_0", "1_1"]
+    assert login.lab.job("1[]")["array"]["throttle"] == 1
+
+
+def test_what_the_server_refuses_is_said_and_nothing_stays_in_the_queue(
+    login: Login, capsys: pytest.CaptureFixture[str]
+) -> None:
+    login.lab.set(nodes={name: [] for name in login.lab.nodes})
+    argv = ["train", "--cluster", "pbs", "--run", "runs/two", "--constraint", "nosuch"]
+    assert main(argv, COMMANDS) == 1
+    assert "PBS did not take the job: qsub:" in capsys.readouterr().err
+
+
+def test_the_dry_run_prints_scripts_and_the_commands_that_submit_them(
+    login: Login, capsys: pytest.CaptureFixture[str]
+) -> None:
+    login.submit("pipeline", "--nodes", "4", "--constraint", "gold6128", "--walltime", "06:00:00", "--dry-run")
+    out = capsys.readouterr().out
+    asked = "nodes=4:gold6128:ppn=1" if login.lab.torque else "select=4:ncpus=1:mpiprocs=1:gold6128=True"
+    assert f"#PBS -l {asked}" in out
+    assert "# submitted by: qsub -W depend=afterok:<id of train> SCRIPT" in out
+    assert not (login.folder / "runs").exists()
+    assert not os.listdir(login.lab.folder / "jobs")  # noqa: PTH208
+
+
+def test_only_one_call_to_qstat_is_made_for_all_jobs(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = login.submit("pipeline", "--sizes", "64x128")
+    login.wait_for(run, report="completed")
+    calls: list[Any] = []
+    from jobs.clusters.pbs import qstat
+
+    real: Callable[..., Any] = qstat.call
+    monkeypatch.setattr("jobs.clusters.pbs.chain.look", lambda *a: calls.append(a) or qstat.look(*a[:2], real))
+    read_run(run, queue=Queue())
+    assert len(calls) == 1
+
+
+SMALL = (
+    "--width", "4", "--crop", "64x128", "--val-size", "64x128", "--batch", "4", "--epochs", "1", "--workers", "0",
+    "--ipex", "off", "--precision", "fp32", "--check", "headers", "--sizes", "64x128", "--tuning-size", "64x128",
+    "--latency-runs", "2", "--max-trials", "1", "--allow-miss", "--calibration-images", "4",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_real_pipeline_on_two_nodes(login: Login, streets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["pipeline", "--cluster", "pbs", "--run", "runs/real", "--nodes", "2", "--data", str(streets), *SMALL]
+    assert main([*argv, "--wait"]) == 0, capsys.readouterr().out
+    run = login.folder / "runs" / "real"
+    assert set(login.states(run).values()) == {"completed"}
+    result = json.loads((run / "train" / "result.json").read_text())
+    assert result["machine"]["ranks"] == 2
+    assert "int8" in (run / "report.html").read_text()
