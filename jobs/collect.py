@@ -7,7 +7,6 @@ import csv
 import dataclasses
 import io
 import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from jobs.state import RunState, StepState
 from jobs.table import as_number, format_table, number, shorten
 from segdist.cli import run_command
 from segdist.config import ConfigError
-from segdist.results import PRECISIONS, precision_of, size_of, write_atomic
+from segdist.results import PRECISIONS, pixels_of, precision_of, size_of, write_atomic
 
 TABLE_WIDTH = 120
 
@@ -84,8 +83,7 @@ def rows_of(run: RunState) -> list[Row]:
 def _place(row: Row) -> tuple[int, int]:
     """By precision, then by size, whatever the steps are called; what has neither comes last."""
     precision = PRECISIONS.index(row.precision) if row.precision in PRECISIONS else len(PRECISIONS)
-    sides = re.fullmatch(r"(\d+)x(\d+)", row.size or "")
-    return precision, int(sides[1]) * int(sides[2]) if sides else sys.maxsize
+    return precision, pixels_of(row.size) or sys.maxsize
 
 
 def _evaluation_rows(run: RunState, step: StepState) -> list[Row]:

@@ -95,7 +95,8 @@ def _step_state(
     progress, epoch_s, broken_metrics = _progress(folder)
     return StepState(
         step.step, step.task, step.name, folder, state, error or broken_metrics, result,
-        result.started_at if result else since, elapsed, progress, _config(folder), epoch_s, job, entry,
+        result.started_at if result else since, elapsed, progress, _read_values(folder.config_json), epoch_s,
+        _read_values(folder.progress_json) if state == "running" else {}, job, entry,
     )  # fmt: skip
 
 
@@ -117,7 +118,7 @@ def _step_without_job(run: RunFolder, folder: StepFolder) -> StepState | None:
         result.started_at if result else None,
         result.elapsed_s if result else None,
         progress,
-        _config(folder),
+        _read_values(folder.config_json),
     )
 
 
@@ -171,9 +172,10 @@ def _progress(folder: StepFolder) -> tuple[dict[str, Any], float | None, str | N
     return (rows[-1] if rows else {}), took, None
 
 
-def _config(folder: StepFolder) -> dict[str, Any]:
+def _read_values(path: Path) -> dict[str, Any]:
+    """The table in a JSON file; empty where it is not there or not whole."""
     try:
-        values = json.loads(folder.config_json.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

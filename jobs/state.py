@@ -22,7 +22,8 @@ State = Literal["waiting", "running", "completed", "failed", "skipped", "unknown
 class StepState:
     """One step now. ``error``: why it failed, was skipped or is unknown; ``progress``: its last epoch.
 
-    ``epoch_s`` is how long that epoch took, validation included; ``entry`` what the scheduler says about its job.
+    ``epoch_s`` is how long that epoch took, validation included; ``within`` is how far a running training has come in
+    the midst of an epoch; ``entry`` what the scheduler says about its job.
     """
 
     step: str
@@ -37,6 +38,7 @@ class StepState:
     progress: dict[str, Any] = dataclasses.field(default_factory=dict)
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     epoch_s: float | None = None
+    within: dict[str, Any] = dataclasses.field(default_factory=dict)
     job: Job | None = None
     entry: Entry = NOT_KNOWN
 

@@ -25,12 +25,16 @@ _IF_ANY = ("nodes", "loss", "ETA")
 def step_values(run: RunState, step: StepState) -> dict[str, Any]:
     """One step as plain values; the score is that of the last epoch while training, else the result's."""
     metrics = step.result.metrics if step.result else {}
+    epoch = as_number(step.progress.get("epoch"))
+    within = as_number(step.within.get("epoch"))
+    if within is not None and within > (epoch or 0):
+        epoch = round(within, 1)
     return {
         "run": run.folder.name,
         "folder": str(run.folder.path),
         "step": step.step,
         "state": step.state,
-        "epoch": as_number(step.progress.get("epoch")),
+        "epoch": epoch,
         "epochs": step.config_group("training").get("epochs"),
         "train_loss": as_number(step.progress.get("train_loss")),
         "val_loss": as_number(step.progress.get("val_loss")),
@@ -48,11 +52,14 @@ def step_values(run: RunState, step: StepState) -> dict[str, Any]:
 
 
 def eta_s(step: StepState) -> float | None:
-    """Seconds until a training that is at work will have ended, by the time that its last epoch took."""
+    """Seconds until a training that is at work will have ended, by what its last epoch, else its last steps, took."""
     epoch, epochs = as_number(step.progress.get("epoch")), as_number(step.config_group("training").get("epochs"))
-    if step.state != "running" or step.epoch_s is None or epoch is None or epochs is None:
+    within = as_number(step.within.get("epoch"))
+    if step.state != "running" or epochs is None:
         return None
-    return max(0.0, (epochs - epoch) * step.epoch_s)
+    if step.epoch_s is None or epoch is None:
+        return as_number(step.within.get("eta_s"))
+    return max(0.0, (epochs - max(epoch, within or 0)) * step.epoch_s)
 
 
 def status_table(runs: Sequence[RunState]) -> str:

@@ -75,6 +75,8 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
     resources = first.resources
     cluster, why = choose_cluster(resources.cluster, dry_run=resources.dry_run)
     profile = read_profile(resources.profile)
+    if cluster != "local":  # what is printed can be started again from any folder
+        runs = [(RunFolder(run.path.resolve()), one) for run, one in runs]
     plans = [(run, one, plan(one, run, commands, cluster)) for run, one in runs]
     from segdist.preflight import preflight
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from segdist.cli import USAGE_ERROR, parse, run_command
 from segdist.config import TASKS, ConfigError, TaskConfig, TrainConfig
@@ -53,5 +54,19 @@ def run_rank(task: str, config: TaskConfig) -> int:
     return run_task(task, config, ranks, cores, stop)
 
 
+def end_process(code: int) -> NoReturn:
+    """End this process, past the interpreter's own end where the ranks did not part in good order.
+
+    gloo's threads then still wait for ranks that are gone, and the process would now and then end by SIGABRT
+    ("terminate called without an active exception") and not with its exit code.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

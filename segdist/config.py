@@ -78,8 +78,10 @@ class NetConfig:
     """Architecture."""
     width: int = 16
     """UNet only: channels of the first stage (the paper has 64: 31 M parameters; 16 has 1.9 M)."""
-    pretrained: str | None = None
-    """Weights to start from: an official HRNet .pth (ImageNet or Cityscapes) or a model.pt of this suite."""
+    init: tuple[Literal["imagenet", "weights"], str] | None = None
+    """Weights to start from, as KIND FILE. "imagenet": an official HRNet classification file, of which all but the
+    head must be there. "weights": a segmentation net, of this suite (model.pt) or an official HRNet file; what fits is
+    taken."""
 
     def __post_init__(self) -> None:
         require(
@@ -115,8 +117,32 @@ class TrainingConfig:
     class_balance: float = 0.0
     """A class weighs its share of the training pixels to the power of minus this: 0 weighs all alike, 1 gives every
     class the same sum; 0.25 to 0.5 helps thin and rare classes in short trainings."""
+    label_smoothing: float = 0.0
+    """The true class is 1 minus this, and this is spread over all classes."""
+    ohem: float = 0.0
+    """Online hard example mining: only pixels count whose true class is given less than this probability (HRNet: 0.9);
+    0 takes all pixels."""
+    ohem_keep: float = 0.0625
+    """With --ohem: of each image at least this share of its labelled pixels, hardest first."""
+    aux_weight: float = 0.0
+    """Weight of the loss of an auxiliary head in the middle of the net (PSPNet: 0.4), left out of the model; 0 has no
+    such head."""
     poly_power: float = 0.9
     """lr falls as (1 - step / steps) ** power; 0 keeps it constant."""
+    warmup: int = 0
+    """Steps in which lr rises to its curve, in equal parts."""
+    accumulate: int = 1
+    """Parts in which each rank does its samples of a step, one after the other, to save memory. The gradients are those
+    of the whole step; batch normalization sees one part at a time."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient of all weights together; a longer one is shortened to it. 0 leaves it as it is."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights (for example 0.999), which is validated and saved as model.pt in their
+    place; 0 has none."""
+    sync_batchnorm: bool = False
+    """Batch normalization over the samples of all ranks; without it, of each rank alone."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is not finite does: end the training, or leave the step out (10 in a row end it)."""
     val_size: str = "label"
     """Size at which the net sees a validation image, HEIGHTxWIDTH, or "label": the label's own size."""
     seed: int = 0
@@ -148,6 +174,16 @@ class TrainingConfig:
         require(0 <= self.momentum < 1, f"--momentum {self.momentum}: must be in [0, 1); give for example 0.9")
         _at_least("weight-decay", self.weight_decay, 0)
         _at_least("poly-power", self.poly_power, 0)
+        _at_least("warmup", self.warmup, 0)
+        _at_least("accumulate", self.accumulate, 1)
+        _at_least("clip-norm", self.clip_norm, 0)
+        _at_least("aux-weight", self.aux_weight, 0)
+        for option, value in (("label-smoothing", self.label_smoothing), ("ema", self.ema)):
+            require(0 <= value < 1, f"--{option} {value}: must be in [0, 1); give 0 to do without")
+        require(
+            0 <= self.ohem <= 1, f"--ohem {self.ohem}: must be in [0, 1]; give for example 0.9, or 0 for all pixels"
+        )
+        require(0 < self.ohem_keep <= 1, f"--ohem-keep {self.ohem_keep}: must be in (0, 1]; give for example 0.0625")
         require(
             0 <= self.class_balance <= 1,
             f"--class-balance {self.class_balance}: must be in [0, 1]; give for example 0.25",

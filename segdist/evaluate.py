@@ -19,9 +19,9 @@ from segdist.data.dataset import WholeImages
 from segdist.data.sampling import shard
 from segdist.export import SUFFIX, LabelIds
 from segdist.latency import time_passes
+from segdist.loaded import Model, load_any
 from segdist.metrics import Confusion, percent
 from segdist.models.inference import Net
-from segdist.models.loaded import Model, load_any
 from segdist.overlays import ROLES, Shown, choose, write_overlay
 from segdist.progress import Progress
 from segdist.results import ResultError, RunFolder, StepFolder, write_atomic

@@ -82,8 +82,8 @@ def predict(config: PredictConfig) -> list[Path]:
 
     from segdist.data.labels import LabelSet
     from segdist.export import LabelIds
+    from segdist.loaded import load_any
     from segdist.models.inference import to_input
-    from segdist.models.loaded import load_any
     from segdist.overlays import blend, png
     from segdist.results import write_atomic
     from segdist.views import View
@@ -94,13 +94,11 @@ def predict(config: PredictConfig) -> list[Path]:
 
     model = load_any(Path(config.model))
     labels = model.info.labels
-    window = parse_size(config.window, "window") if config.window else None
-    stride = parse_size(config.stride, "stride") if config.stride else None
-    view = View(None, window, stride, config.scales, config.mirror)
+    view = View.of(config, config.size)
     written: list[Path] = []
     for picture in pictures:
         image = read_picture(picture)
-        size = parse_size(config.size) if config.size else fitting(image.shape[0], image.shape[1])
+        size = view.size or fitting(image.shape[0], image.shape[1])
         with torch.inference_mode():
             inputs = to_input(torch.from_numpy(image)[None])
             logits = replace(view, size=size).predict(model.net, inputs, (image.shape[0], image.shape[1]))

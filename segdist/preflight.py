@@ -37,9 +37,8 @@ def preflight(config: TrainConfig | EvaluateConfig | QuantizeConfig | PipelineCo
                 f"--crop {config.training.crop}: is larger than the training images ({size[0]}x{size[1]}); "
                 f"give {size[0]}x{size[1]} or less"
             )
-        pretrained = config.net.pretrained
-        if pretrained is not None and not Path(pretrained).is_file():
-            raise ConfigError(f"--pretrained {pretrained}: is no file; give the path of a .pth or model.pt")
+        if config.net.init is not None and not Path(config.net.init[1]).is_file():
+            raise ConfigError(f"--init {' '.join(config.net.init)}: is no file; give the path of a .pth or model.pt")
 
 
 def _splits(config: TrainConfig | EvaluateConfig | QuantizeConfig | PipelineConfig) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 from tqdm import tqdm
@@ -15,13 +16,22 @@ class Progress:
     """Counts up to ``total`` steps; use it as a context.
 
     On a terminal it is a tqdm bar. Elsewhere it prints at most one line in ten seconds; what ends sooner prints none.
+    As often it calls ``report``, where there is one, with the count, the note and the seconds that each one takes.
     """
 
-    def __init__(self, what: str, total: int, shown: bool, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        shown: bool,
+        stream: TextIO | None = None,
+        report: Callable[[int, str, float], None] | None = None,
+    ) -> None:
         self.what = what
         self.total = total
         self.shown = shown
         self.done = 0
+        self._report = report
         self._stream = stream or sys.stdout
         self._start = self._last = time.monotonic()
         self._bar = tqdm(total=total, desc=what, file=self._stream) if shown and self._stream.isatty() else None
@@ -44,9 +54,13 @@ class Progress:
             self._bar.set_postfix_str(note, refresh=False)
         self.done = done
         now = time.monotonic()
-        if self.shown and self._bar is None and now - self._last >= LINE_EVERY_S:
-            self._last = now
-            each = (now - self._start) / max(done, 1)
+        if not self.shown or now - self._last < LINE_EVERY_S:
+            return
+        self._last = now
+        each = (now - self._start) / max(done, 1)
+        if self._report is not None:
+            self._report(done, note, each)
+        if self._bar is None:
             left = each * (self.total - done)
             print(
                 f"{self.what}: {done}/{self.total}{', ' + note if note else ''}, {each:.2f} s each, {left:.0f} s left",

@@ -28,7 +28,7 @@ from segdist import report_text as text
 from segdist.cli import parse, run_command
 from segdist.config import ConfigError, require
 from segdist.report_runs import EXPECTED, Run, read_runs
-from segdist.results import is_run_folder, write_atomic
+from segdist.results import is_run_folder, pixels_of, write_atomic
 
 MAX_SCENES = 6
 """Images shown as overlays, at the most; the page says how many there are."""
@@ -105,7 +105,7 @@ def _page(runs: list[Run]) -> str:
         "colors": charts.COLORS,
     }
     filters: list[Callable[..., Any]] = [text.percent, text.digits, text.times, text.points, text.drop, text.seconds]
-    filters += [text.moment, text.size, text.pixels, text.clean, text.ratio, text.sentence, text.goal, pictures.trials]
+    filters += [text.moment, text.size, pixels_of, text.clean, text.ratio, text.sentence, text.goal, pictures.trials]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -16,7 +16,17 @@ from typing import Any
 from segdist import report_charts as charts
 from segdist.cli import read_values
 from segdist.config import TASKS, ConfigError
-from segdist.results import PRECISIONS, Result, ResultError, RunFolder, StepFolder, precision_of, read_metrics, size_of
+from segdist.results import (
+    PRECISIONS,
+    Result,
+    ResultError,
+    RunFolder,
+    StepFolder,
+    pixels_of,
+    precision_of,
+    read_metrics,
+    size_of,
+)
 
 EXPECTED = ("fp32", "int8")
 """The precisions whose absence is said; bf16 is for CPUs that have it."""
@@ -88,7 +98,7 @@ class Run:
         def place(step: Step) -> tuple[int, bool, int, str]:
             known = PRECISIONS.index(step.precision) if step.precision in PRECISIONS else len(PRECISIONS)
             plain = step.folder.name == step.precision or size_of(step.folder.name) is not None
-            return known, not plain, -_area(size_of(step.folder.name) or ""), step.folder.name
+            return known, not plain, -pixels_of(size_of(step.folder.name)), step.folder.name
 
         return sorted(found, key=place)
 
@@ -105,7 +115,7 @@ class Run:
     def sizes(self) -> list[str]:
         """Every input size evaluated, the largest first."""
         names = {str(size) for step in self.evaluations for size in step.metrics["sizes"]}
-        return sorted(names, key=lambda size: (-_area(size), size))
+        return sorted(names, key=lambda size: (-pixels_of(size), size))
 
     @property
     def size(self) -> str | None:
@@ -210,11 +220,6 @@ def as_number(value: Any) -> float | None:
     """A finite number, or None for anything else that a file may hold."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and math.isfinite(value) else None
-
-
-def _area(size: str) -> int:
-    sides = size.split("x")
-    return int(sides[0]) * int(sides[1]) if len(sides) == 2 and all(side.isdecimal() for side in sides) else 0
 
 
 def _step_title(folder: StepFolder) -> str:

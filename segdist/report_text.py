@@ -81,12 +81,6 @@ def size(value: Any) -> str:
     return str(value).replace("x", "×")
 
 
-def pixels(value: Any) -> int | str:
-    """How many pixels an input size has, for sorting; nothing for what is no size."""
-    sides = str(value).split("x")
-    return int(sides[0]) * int(sides[1]) if len(sides) == 2 and all(side.isdecimal() for side in sides) else ""
-
-
 def _flat(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 

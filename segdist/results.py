@@ -75,6 +75,7 @@ class StepFolder:
         self.result_json = path / "result.json"
         self.metrics_jsonl = path / "metrics.jsonl"
         self.steps_jsonl = path / "steps.jsonl"
+        self.progress_json = path / "progress.json"
         self.checkpoints = path / "checkpoints"
         self.logs = path / "logs"
         self.overlays = path / "overlays"
@@ -144,6 +145,12 @@ def size_of(name: str) -> str | None:
     """The input size that an evaluation's name ends with: ``512x1024`` of ``fp32-512x1024``; else None."""
     match = re.fullmatch(rf"(?:{'|'.join(PRECISIONS)})-(\d+x\d+)", name)
     return match[1] if match else None
+
+
+def pixels_of(size: str | None) -> int:
+    """Pixels of an input size, to sort by: 524288 of ``512x1024``; 0 for what is no size."""
+    match = re.fullmatch(r"(\d+)x(\d+)", size or "", re.ASCII)
+    return int(match[1]) * int(match[2]) if match else 0
 
 
 def is_run_folder(path: Path) -> bool:

@@ -15,7 +15,7 @@ from segdist.data.ahead import load_ahead
 from segdist.data.dataset import WholeImages
 from segdist.data.labels import IGNORE
 from segdist.metrics import Confusion
-from segdist.models.inference import Net, to_input
+from segdist.models.inference import Net, to_input, upsampled_rows
 from segdist.runtime.collectives import Collectives
 from segdist.views import View
 
@@ -23,8 +23,8 @@ OnImage = Callable[[int, Tensor], None]
 """Told the index of an image and the predicted class of each of its pixels, uint8 ``[H, W]``."""
 
 PARTS = ("decode_wait", "net", "resize", "count")
-"""Where the time of scoring goes: waiting for the decoder, the net itself, normalizing and resizing its input and
-output, and the counting of pixels."""
+"""Where the time of scoring goes: waiting for the decoder, the net itself, normalizing and resizing its input, and
+upsampling its logits and counting pixels."""
 
 
 @dataclass
@@ -99,18 +99,30 @@ def score_images(
             inside = score.seconds["net"]
             with score.clock("resize"):
                 inputs = to_input(torch.from_numpy(image)[None])
-                logits = how.predict(timed, inputs, (truth.shape[0], truth.shape[1]))
+                logits = how.predict_coarse(timed, inputs, (truth.shape[0], truth.shape[1]))[0]
             score.seconds["resize"] -= score.seconds["net"] - inside
             with score.clock("count"):
-                prediction = logits[0].max(0).indices.to(torch.uint8)  # argmax takes three times as long
+                prediction, loss = read_off(logits, truth)
                 one = Confusion(classes)
                 one.update(truth, prediction)
                 score.confusion.matrix += one.matrix
                 score.by_image[index] = (one.miou(), one.pixel_accuracy())
-                loss = F.cross_entropy(logits, truth[None].long(), ignore_index=IGNORE, reduction="sum")
-                score.loss_sum += float(loss)
+                score.loss_sum += loss
                 score.images += 1
             if on_image is not None:
                 on_image(index, prediction)
             waiting = time.perf_counter()
     return score
+
+
+def read_off(logits: Tensor, truth: Tensor) -> tuple[Tensor, float]:
+    """The class of each pixel, and the summed cross-entropy of those that count (nats).
+
+    Shapes: logits float32 ``[classes, h, w]``, truth uint8 ``[H, W]`` → uint8 ``[H, W]``.
+    """
+    prediction, loss = torch.empty_like(truth), 0.0
+    for rows, part in upsampled_rows(logits, (truth.shape[0], truth.shape[1])):
+        prediction[rows] = part.max(0).indices.to(torch.uint8)  # argmax takes three times as long
+        expected = truth[rows][None].long()
+        loss += float(F.cross_entropy(part[None], expected, ignore_index=IGNORE, reduction="sum"))
+    return prediction, loss

@@ -14,7 +14,7 @@ import torch
 
 from segdist.config import ConfigError, RuntimeConfig, TaskConfig
 from segdist.fence import Fence
-from segdist.results import StepFolder
+from segdist.results import StepFolder, write_json
 from segdist.runtime.collectives import Collectives
 from segdist.runtime.cpu import Cpu, read_cpu
 from segdist.runtime.ranks import Ranks
@@ -76,6 +76,17 @@ class Session:
         self.decisions[what] = choice
         self.log(f"{what}: {choice}")
 
+    def report_progress(self, epoch: int, steps: int, epochs: int) -> Callable[[int, str, float], None]:
+        """What writes ``progress.json`` in the midst of an epoch (from 0): for who looks at the run from outside."""
+
+        def write(done: int, note: str, each_s: float) -> None:
+            self.check_fence()
+            left = (epochs - epoch) * steps - done
+            values = {"epoch": round(epoch + done / steps, 3), "note": note, "eta_s": round(left * each_s, 1)}
+            write_json(self.step.progress_json, values)
+
+        return write
+
     def on_main(self, work: Callable[[], T]) -> T:
         """Do ``work`` on rank 0 while the others wait, and give its value to all.
 
@@ -98,6 +109,11 @@ class Session:
             raise ConfigError(refusal) if bad_input else MainFailed(refusal)
         result: T = value
         return result
+
+    def at(self, step: int, what: str) -> None:
+        """Note where this rank is: in step ``step`` (from 0), doing ``what``; for the watchdog."""
+        if self.collectives.watchdog is not None:
+            self.collectives.watchdog.at(step, what)
 
     def check_fence(self) -> None:
         """Before a write to the step's folder (rank 0): whether the step is still this job's.

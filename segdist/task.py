@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from segdist.checkpoint import CheckpointFolder
@@ -17,6 +18,7 @@ from segdist.results import Result, RunFolder, StepFolder, job_of, utc_now, writ
 from segdist.resume import choose_start
 from segdist.runtime.ranks import Ranks
 from segdist.runtime.rendezvous import RanksMissing
+from segdist.runtime.watchdog import is_lost_connection
 from segdist.session import GoalMissed, MainFailed, Session, ToBeContinued, open_session
 from segdist.signals import TO_BE_CONTINUED, StopFlag
 from segdist.versions import versions
@@ -42,48 +44,31 @@ def run_task(task: str, config: TaskConfig, ranks: Ranks, cores: Sequence[int], 
         print(f"error: {refused}", file=sys.stderr)
         return USAGE_ERROR
     session: Session | None = None
-    metrics: dict[str, Any] = {}
-    may_write = True
     try:
         session = open_session(config, ranks, cores, step, stop)
         session.on_main(lambda: _begin(session, config))
-        metrics = _run(session, config)
+        end = _End(0, metrics=_run(session, config))
         session.on_main(session.check_fence)
-        error, code = None, 0
-    except ToBeContinued as stopped:
-        assert session is not None
-        session.log(f"{stopped}; exit code {TO_BE_CONTINUED}: to be continued")
-        error, code, may_write = str(stopped), TO_BE_CONTINUED, False
-    except GoalMissed as missed:
-        metrics, error, code = missed.metrics, str(missed), GOAL_MISSED
-    except Held as refused:
-        error, code, may_write = str(refused), USAGE_ERROR, False
-    except ConfigError as refused:
-        error, code = str(refused), USAGE_ERROR
-    except Fenced as fenced:
-        error, code, may_write = str(fenced), 1, False
-    except (MainFailed, RanksMissing) as failure:
-        error, code = str(failure), 1
     except Exception as failure:
-        traceback.print_exc()
-        error, code = f"{type(failure).__name__}: {failure}".strip(), 1
-    if error is not None and code != TO_BE_CONTINUED:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        end = _end_of(failure, session)
+    if end.error is not None and end.code != TO_BE_CONTINUED:
+        print(f"error: {end.error}", file=sys.stderr, flush=True)
     machine: dict[str, Any] = {}
-    if session is not None and code in (0, GOAL_MISSED, TO_BE_CONTINUED):
+    if session is not None and end.code in (0, GOAL_MISSED, TO_BE_CONTINUED):
         machine = session.machine()
         session.collectives.close()
-    if ranks.rank == 0 and may_write:
+    code = end.code
+    if ranks.rank == 0 and end.may_write:
         result = Result(
             task=task,
             name=step.name,
-            status="failed" if error else "completed",
+            status="failed" if end.error else "completed",
             started_at=started_at,
             ended_at=utc_now(),
             elapsed_s=round(time.monotonic() - start, 3),
-            error=error,
+            error=end.error,
             log=str(step.rank_log(0)),
-            metrics=metrics,
+            metrics=end.metrics,
             job=job_of(os.environ),
             machine=machine,
             decisions=session.decisions if session else {},
@@ -93,6 +78,51 @@ def run_task(task: str, config: TaskConfig, ranks: Ranks, cores: Sequence[int], 
     if session is not None and session.fence is not None:
         session.fence.release()
     return code
+
+
+@dataclass(frozen=True)
+class _End:
+    """How the work ended. ``may_write``: whether the step's result is this process's to write."""
+
+    code: int
+    error: str | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    may_write: bool = True
+
+
+def _end_of(failure: Exception, session: Session | None) -> _End:
+    """From an exception to an exit code; the other ranks are told of what they cannot know."""
+    if session is None:
+        return _end_of_this_rank(failure)
+    if isinstance(failure, ToBeContinued):
+        session.log(f"{failure}; exit code {TO_BE_CONTINUED}: to be continued")
+        return _End(TO_BE_CONTINUED, str(failure), may_write=False)
+    watchdog = session.collectives.watchdog
+    if watchdog is not None and is_lost_connection(failure):
+        return _End(1, watchdog.explain(failure))
+    end = _end_of_this_rank(failure)
+    if watchdog is not None:
+        if isinstance(failure, MainFailed):
+            watchdog.acknowledge()
+        elif not isinstance(failure, GoalMissed):
+            watchdog.tell(end.error or "")
+    return end
+
+
+def _end_of_this_rank(failure: Exception) -> _End:
+    text = str(failure)
+    if isinstance(failure, GoalMissed):
+        return _End(GOAL_MISSED, text, failure.metrics)
+    if isinstance(failure, Held):
+        return _End(USAGE_ERROR, text, may_write=False)
+    if isinstance(failure, ConfigError):
+        return _End(USAGE_ERROR, text)
+    if isinstance(failure, Fenced):
+        return _End(1, text, may_write=False)
+    if isinstance(failure, MainFailed | RanksMissing | FloatingPointError):
+        return _End(1, text)
+    traceback.print_exception(failure)
+    return _End(1, f"{type(failure).__name__}: {failure}".strip())
 
 
 def _begin(session: Session, config: TaskConfig) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,15 +12,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from segdist.config import STRIDE, TrainConfig, TrainingConfig, parse_size
+from segdist.config import STRIDE, TrainConfig, parse_size, require
 from segdist.data.augment import Augment
 from segdist.data.dataset import RandomCrops, WholeImages
 from segdist.data.labels import load_label_set
 from segdist.data.sampling import StepSampler, shard
 from segdist.keeper import Keeper
+from segdist.losses import PixelLoss
+from segdist.models.auxiliary import WithAuxiliary, both_logits, inner_net
 from segdist.models.build import build_net, count_parameters
 from segdist.models.files import ModelInfo
-from segdist.models.pretrained import load_pretrained
+from segdist.models.pretrained import load_initial
+from segdist.optimizers import WeightAverage, build_optimizer
 from segdist.progress import Progress
 from segdist.runtime.ipex import load_ipex
 from segdist.runtime.precision import Precision, choose_precision, wants_bf16
@@ -28,7 +32,11 @@ from segdist.session import Session
 from segdist.signals import leave_signals_to_the_rank
 from segdist.splits import data_root, open_split
 from segdist.stepping import Stepper
+from segdist.sync_batchnorm import synchronize_batchnorm
 from segdist.training_state import Position, fingerprint
+
+MOST_LEFT_OUT = 10
+"""With --on-nan skip: steps in a row that may be left out before the training ends."""
 
 
 def train(session: Session, config: TrainConfig) -> dict[str, Any]:
@@ -45,15 +53,22 @@ def train(session: Session, config: TrainConfig) -> dict[str, Any]:
     splits = {split: open_split(session, config.dataset, root, split, labels) for split in ("train", "val")}
     sampler = StepSampler(len(splits["train"]), how.batch, session.ranks, how.seed)
     loader = crop_loader(splits["train"], sampler, config)
+    require(
+        sampler.batch >= session.ranks.world * how.accumulate,
+        f"--accumulate {how.accumulate}: {session.ranks.world} ranks share {sampler.batch} images a step; "
+        f"give a --batch of at least {session.ranks.world * how.accumulate}, or fewer parts",
+    )
     steps = len(sampler) * how.epochs
     weights = class_weights(splits["train"], session, len(labels), how.class_balance)
 
     torch.manual_seed(how.seed)
     net = build_net(config.net.model, len(labels), config.net.width)
     info = ModelInfo(config.net.model, config.net.width, labels, count_parameters(net))
-    if config.net.pretrained is not None:
-        for line in load_pretrained(net, config.net.pretrained).lines():
+    if config.net.init is not None:
+        for line in load_initial(net, *config.net.init).lines():
             session.log(line)
+    if how.aux_weight > 0:
+        net = WithAuxiliary(net, len(labels))
     wanted = session.runtime.precision
     ipex = load_ipex(session.runtime.ipex, session.cpu, wants_bf16(wanted, session.cpu))
     session.decide("ipex", ipex.reason)
@@ -63,11 +78,16 @@ def train(session: Session, config: TrainConfig) -> dict[str, Any]:
         session.warn(precision.warning)
     net = net.to(memory_format=session.memory_format)  # type: ignore[call-overload]
     optimizer = build_optimizer(net, how)
-    keeper = Keeper(session, config, fingerprint(config, labels, splits["train"].samples), info, precision.name)
-    position = keeper.resume(net, optimizer, len(sampler))
+    average = WeightAverage(inner_net(net), how.ema) if how.ema > 0 else None
+    of_run = fingerprint(config, labels, splits["train"].samples)
+    keeper = Keeper(session, config, of_run, info, precision.name, len(sampler))
+    position = keeper.resume(net, optimizer, average)
     net, optimizer = precision.prepare(ipex, net, optimizer)
+    if how.sync_batchnorm and session.ranks.world > 1:
+        net = synchronize_batchnorm(net, session.collectives.new_group())
     trained = distribute(net, session, precision)
-    stepper = Stepper(trained, optimizer, session, precision, weights, how, steps)
+    loss = PixelLoss(weights, how.label_smoothing, how.ohem, how.ohem_keep)
+    stepper = Stepper(trained, net, optimizer, average, session, precision, loss, how, steps)
     session.log(
         f"{info.model}: {info.parameters / 1e6:.2f} M parameters; {len(splits['train'])} images, "
         f"{len(sampler)} steps of {sampler.batch} an epoch, {how.epochs} epochs"
@@ -76,31 +96,34 @@ def train(session: Session, config: TrainConfig) -> dict[str, Any]:
     clock = time.monotonic() - position.elapsed
     while position.epoch < how.epochs:
         net.train()
-        train_epoch(stepper, loader, sampler, position, keeper, net, clock)
+        train_epoch(stepper, loader, sampler, position, keeper, splits["train"], clock)
+        row_step = (position.epoch + 1) * len(sampler)
         average_batch_norm(net, session)
-        score = validate(net, splits["val"], session, precision, how.val_size, len(labels))
+        kept = inner_net(net)
+        with average.in_place_of(kept) if average is not None else contextlib.nullcontext():
+            score = validate(kept, splits["val"], session, precision, how.val_size, len(labels), row_step - 1)
         if score is None:
-            keeper.stop(position, net, optimizer)
-        else:
-            images = len(sampler) * sampler.batch
-            row = {
-                "epoch": position.epoch + 1,
-                "step": (position.epoch + 1) * len(sampler),
-                "lr": stepper.lr((position.epoch + 1) * len(sampler) - 1),
-                "train_loss": round(position.loss_sum / max(position.weight_sum, 1e-6), 6),
-                "val_loss": round(score.loss, 6),
-                **score.confusion.scores(labels.classes),
-                "images_per_s": round(images / position.seconds, 3),
-                "time_per_image_ms": round(1000 * position.seconds / images, 3),
-                "elapsed_s": round(time.monotonic() - clock, 3),
-            }
-            session.log(
-                f"epoch {row['epoch']}/{how.epochs}: loss {row['train_loss']:.3f}, "
-                f"validation loss {row['val_loss']:.3f}, mIoU {row['miou_pct']:.1f} %, "
-                f"pixel accuracy {row['pixel_accuracy_pct']:.1f} %, {row['images_per_s']:.1f} images/s"
-            )
-            position.elapsed = time.monotonic() - clock
-            keeper.end_epoch(position, row, stepper, net, optimizer)
+            keeper.stop(position, net, optimizer, average)
+        images = len(sampler) * sampler.batch
+        row = {
+            "epoch": position.epoch + 1,
+            "step": row_step,
+            "lr": stepper.lr(row_step - 1),
+            "train_loss": round(position.loss_sum / max(position.weight_sum, 1e-6), 6),
+            "val_loss": round(score.loss, 6),
+            **score.confusion.scores(labels.classes),
+            "images_per_s": round(images / position.seconds, 3),
+            "time_per_image_ms": round(1000 * position.seconds / images, 3),
+            "elapsed_s": round(time.monotonic() - clock, 3),
+        }
+        session.log(
+            f"epoch {row['epoch']}/{how.epochs}: loss {row['train_loss']:.3f}, "
+            f"validation loss {row['val_loss']:.3f}, mIoU {row['miou_pct']:.1f} %, "
+            f"pixel accuracy {row['pixel_accuracy_pct']:.1f} %, {row['images_per_s']:.1f} images/s"
+        )
+        position.elapsed = time.monotonic() - clock
+        keeper.end_epoch(position, row, stepper.lr, net, optimizer, average)
+    keeper.finish()
     row, best_row = position.rows[-1], position.best_row
     assert best_row is not None
     return {
@@ -116,6 +139,7 @@ def train(session: Session, config: TrainConfig) -> dict[str, Any]:
         "best_miou_pct": best_row["miou_pct"],
         **{name: row[name] for name in ("miou_pct", "pixel_accuracy_pct", "train_loss", "val_loss")},
         **{name: row[name] for name in ("images_per_s", "time_per_image_ms")},
+        **keeper.figures(),
     }
 
 
@@ -125,33 +149,64 @@ def train_epoch(
     sampler: StepSampler,
     position: Position,
     keeper: Keeper,
-    net: nn.Module,
+    images: WholeImages,
     clock: float,
 ) -> None:
     """Do what is left of the running epoch's steps, saving on the way.
 
     Raises:
         ToBeContinued: after a signal, once everything is saved.
-        FloatingPointError: for a loss that is not finite.
+        FloatingPointError: for a loss or gradient that is not finite, naming the step and the samples.
     """
     sampler.epoch, sampler.first = position.epoch, position.batch
     if position.batch == len(sampler):  # stopped between the last step and the end of the validation
         return
+    session, optimizer, average = stepper.session, stepper.optimizer, stepper.average
     what = f"epoch {position.epoch + 1}/{stepper.how.epochs}"
-    with Progress(what, len(sampler), stepper.session.is_main) as progress:
+    report = session.report_progress(position.epoch, len(sampler), stepper.how.epochs)
+    with Progress(what, len(sampler), session.is_main, report=report) as progress:
         progress.to(position.batch)
         start = time.monotonic() - position.seconds
-        for images, labels in loader:
-            step = position.epoch * len(sampler) + position.batch
-            end = stepper(images, labels, step, keeper.is_due())
-            position.count(end.loss_sum, end.weight)
+        batches = iter(loader)
+        for batch in range(position.batch, len(sampler)):
+            step = position.epoch * len(sampler) + batch
+            session.at(step, "waits for its images")
+            crops, labels = next(batches)
+            session.at(step, "forward pass")
+            end = stepper(crops, labels, step, keeper.is_due(), keeper)
+            if end.bad_ranks:
+                bad = [
+                    index
+                    for rank in end.bad_ranks
+                    for index in sampler.steps(position.epoch)[batch][rank :: session.ranks.world]
+                ]
+                report_not_finite(
+                    position.leave_out(), step, [images.samples[index].image.name for index in bad], stepper, keeper
+                )
+            else:
+                position.count(end.loss_sum, end.weight)
             now = time.monotonic()
             position.seconds, position.elapsed = now - start, now - clock
             progress.step(f"loss {end.loss:.3f}")
+            session.at(step, "saves")
             if end.stop:
-                keeper.stop(position, net, stepper.optimizer)
+                keeper.stop(position, stepper.bare, optimizer, average)
             if end.save:
-                keeper.save(position, net, stepper.optimizer)
+                keeper.save(position, stepper.bare, optimizer, average)
+
+
+def report_not_finite(in_a_row: int, step: int, names: list[str], stepper: Stepper, keeper: Keeper) -> None:
+    """Say which samples made a step not finite; raises FloatingPointError where that ends the training."""
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    text = f"step {step + 1}: the loss or its gradient is not finite, with {shown}"
+    if stepper.how.on_nan == "skip" and in_a_row < MOST_LEFT_OUT:
+        stepper.session.warn(f"{text}; the step is left out")
+        return
+    again = f", the {in_a_row}th in a row" if in_a_row > 1 else ""
+    raise FloatingPointError(
+        f"{text}{again}; --lr {stepper.how.lr} may be too large, or --on-nan skip leaves such steps out; "
+        + keeper.last_saved()
+    )
 
 
 def crop_loader(images: WholeImages, sampler: StepSampler, config: TrainConfig) -> DataLoader[Any]:
@@ -167,13 +222,6 @@ def crop_loader(images: WholeImages, sampler: StepSampler, config: TrainConfig) 
         worker_init_fn=leave_signals_to_the_rank,
         generator=torch.Generator(),  # the loader draws from it, and leaves the rank's random numbers alone
     )
-
-
-def build_optimizer(net: nn.Module, how: TrainingConfig) -> torch.optim.Optimizer:
-    """SGD with momentum (the HRNet recipe) or AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101)."""
-    if how.optimizer == "adamw":
-        return torch.optim.AdamW(net.parameters(), how.lr, weight_decay=how.weight_decay)
-    return torch.optim.SGD(net.parameters(), how.lr, momentum=how.momentum, weight_decay=how.weight_decay)
 
 
 def distribute(net: nn.Module, session: Session, precision: Precision) -> nn.Module:
@@ -195,8 +243,8 @@ def distribute(net: nn.Module, session: Session, precision: Precision) -> nn.Mod
     net.train()
     for _ in range(2):  # the second one's forward pass makes the new buckets
         with precision.autocast():
-            logits = distributed(torch.zeros(2, 3, 2 * STRIDE, 2 * STRIDE))
-        (logits.float().sum() * 0).backward()
+            outputs = both_logits(distributed(torch.zeros(2, 3, 2 * STRIDE, 2 * STRIDE)))
+        torch.stack([logits.float().sum() * 0 for logits in outputs if logits is not None]).sum().backward()
     net.zero_grad(set_to_none=True)
     for name, buffer in net.named_buffers():
         buffer.copy_(buffers[name])
@@ -232,12 +280,26 @@ def average_batch_norm(net: nn.Module, session: Session) -> None:
 
 
 def validate(
-    net: nn.Module, images: WholeImages, session: Session, precision: Precision, val_size: str, classes: int
+    net: nn.Module,
+    images: WholeImages,
+    session: Session,
+    precision: Precision,
+    val_size: str,
+    classes: int,
+    step: int,
 ) -> Score | None:
     """Score the net on the validation split, each rank taking its share; None where a signal asks to stop."""
     net.eval()
     size = None if val_size == "label" else parse_size(val_size)
-    own = itertools.takewhile(lambda _: not session.stop, shard(len(images), session.ranks))
-    score = score_images(net, images, own, size, classes, precision.autocast())
+
+    def own() -> Iterator[int]:
+        for index in shard(len(images), session.ranks):
+            session.at(step, "validates")
+            if session.stop:
+                return
+            yield index
+
+    score = score_images(net, images, own(), size, classes, precision.autocast())
+    session.at(step, "adds up the validation")
     score.sum_over(session.collectives)
     return score if score.images == len(images) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from segdist.config import ConfigError, TrainConfig
 from segdist.data.labels import LabelSet
 from segdist.data.layout import Sample
+from segdist.optimizers import WeightAverage
 from segdist.runtime.collectives import Collectives
 
-_NOT_OF_THE_RUN = ("checkpoint_minutes", "keep", "resume")
+_NOT_OF_THE_RUN = ("checkpoint_minutes", "keep", "resume", "on_nan")
 """Training options that may change from one start to the next."""
 
 
@@ -25,15 +27,16 @@ _NOT_OF_THE_RUN = ("checkpoint_minutes", "keep", "resume")
 class Position:
     """Where a training stands: ``batch`` steps of epoch ``epoch`` (from 0) are done.
 
-    ``loss_sum`` over ``weight_sum`` is the running epoch's loss so far, ``losses`` has its steps' (nats), ``seconds``
-    is the time they took. ``rows`` are those of ``metrics.jsonl``; ``elapsed`` is the time of all starts together.
+    ``loss_sum`` over ``weight_sum`` is the running epoch's loss so far, ``losses`` has its steps' (nats; None for one
+    that was left out), ``seconds`` is the time they took. ``rows`` are those of ``metrics.jsonl``; ``elapsed`` is the
+    time of all starts together.
     """
 
     epoch: int = 0
     batch: int = 0
     loss_sum: float = 0.0
     weight_sum: float = 0.0
-    losses: list[float] = field(default_factory=list)
+    losses: list[float | None] = field(default_factory=list)
     seconds: float = 0.0
     elapsed: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -45,6 +48,12 @@ class Position:
         self.loss_sum += loss_sum
         self.weight_sum += weight
         self.losses.append(loss_sum / max(weight, 1e-6))
+
+    def leave_out(self) -> int:
+        """One more step is past, but changed nothing; returns how many in a row (of this epoch) that makes."""
+        self.batch += 1
+        self.losses.append(None)
+        return len(list(itertools.takewhile(lambda loss: loss is None, reversed(self.losses))))
 
     def end_epoch(self, row: dict[str, Any]) -> bool:
         """The epoch is scored; returns whether it is the best so far."""
@@ -82,11 +91,15 @@ def require_same_run(path: object, saved: Mapping[str, str], now: Mapping[str, s
 
 
 def capture(
-    position: Position, net: nn.Module, optimizer: torch.optim.Optimizer, collectives: Collectives
+    position: Position,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None,
+    collectives: Collectives,
 ) -> dict[str, Any]:
     """The state of this training between two steps; every rank calls it, and rank 0's is whole.
 
-    Tensors of ``weights`` and ``optimizer`` are the living ones: write or copy them before the next step.
+    Its tensors are the living ones: copy them before the next step.
     """
     own = {"rng": torch.get_rng_state(), "buffers": _rank_buffers(net)}
     parts = collectives.gather(own)
@@ -94,12 +107,17 @@ def capture(
         "position": copy.deepcopy(dataclasses.asdict(position)),
         "weights": net.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "average": average.weights if average is not None else {},
         "ranks": parts,
     }
 
 
 def restore(
-    state: Mapping[str, Any], net: nn.Module, optimizer: torch.optim.Optimizer, collectives: Collectives
+    state: Mapping[str, Any],
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None,
+    collectives: Collectives,
 ) -> Position:
     """Put a captured state into a fresh net and optimizer; returns where it stood.
 
@@ -108,6 +126,8 @@ def restore(
     """
     net.load_state_dict(state["weights"])
     optimizer.load_state_dict(state["optimizer"])
+    if average is not None:
+        average.load(state["average"])
     parts = state["ranks"]
     if len(parts) == collectives.ranks.world:
         own = parts[collectives.ranks.rank]

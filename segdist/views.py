@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segdist.config import EvaluationConfig, parse_size
-from segdist.models.inference import Net, predict_logits, resize_input
+from segdist.config import parse_size
+from segdist.models.inference import Net, coarse_logits, predict_logits, resize_input
 
 Size = tuple[int, int]
+
+
+class ViewConfig(Protocol):
+    """The options of a view, as :class:`segdist.config.EvaluationConfig` documents them."""
+
+    @property
+    def window(self) -> str: ...
+    @property
+    def stride(self) -> str: ...
+    @property
+    def scales(self) -> tuple[float, ...]: ...
+    @property
+    def mirror(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -34,11 +48,11 @@ class View:
     mirror: bool = False
 
     @staticmethod
-    def of(config: EvaluationConfig, size: str) -> View:
-        """The view that an evaluation at ``size`` asks for."""
+    def of(config: ViewConfig, size: str) -> View:
+        """The view that a config asks for, at the size ``HEIGHTxWIDTH``; an empty one takes that of the answer."""
         window = parse_size(config.window, "window") if config.window else None
         stride = parse_size(config.stride, "stride") if config.stride else None
-        return View(parse_size(size), window, stride, config.scales, config.mirror)
+        return View(parse_size(size) if size else None, window, stride, config.scales, config.mirror)
 
     @property
     def passes(self) -> int:
@@ -56,6 +70,13 @@ class View:
         Returns:
             float32 ``[1, classes, *answer]``; its softmax are the probabilities either way.
         """
+        logits = self.predict_coarse(net, inputs, answer)
+        if logits.shape[-2:] == answer:
+            return logits
+        return F.interpolate(logits, size=answer, mode="bilinear", align_corners=False)
+
+    def predict_coarse(self, net: Net, inputs: Tensor, answer: Size) -> Tensor:
+        """As :meth:`predict`, but of a single pass at the resolution that the net gives, before it is upsampled."""
         if self.passes == 1:
             return self._logits(net, inputs, answer, self.scales[0])
         total: Tensor | None = None
@@ -67,19 +88,19 @@ class View:
         return total.div_(self.passes).log_()
 
     def _both_ways(self, net: Net, inputs: Tensor, answer: Size, scale: float) -> Iterator[Tensor]:
-        yield self._logits(net, inputs, answer, scale)
-        if self.mirror:
-            yield self._logits(net, inputs.flip(3), answer, scale).flip(3)
+        for mirrored in (False, True) if self.mirror else (False,):
+            shown = inputs.flip(3) if mirrored else inputs
+            logits = self._logits(net, shown, answer, scale)
+            logits = F.interpolate(logits, size=answer, mode="bilinear", align_corners=False)
+            yield logits.flip(3) if mirrored else logits
 
     def _logits(self, net: Net, inputs: Tensor, answer: Size, scale: float) -> Tensor:
+        """Of one pass, before the answer's resolution."""
         height, width = self.size or answer
         inputs = resize_input(inputs, (max(1, round(height * scale)), max(1, round(width * scale))))
         if self.window is None:
-            return predict_logits(net, inputs, answer)
-        logits = slide(net, inputs, self.window, self.stride or default_stride(self.window))
-        if logits.shape[-2:] == answer:
-            return logits
-        return F.interpolate(logits, size=answer, mode="bilinear", align_corners=False)
+            return coarse_logits(net, inputs)
+        return slide(net, inputs, self.window, self.stride or default_stride(self.window))
 
 
 def default_stride(window: Size) -> Size:

@@ -109,7 +109,8 @@ def browser(program: str) -> Iterator[Tab]:
     """Start a headless browser with a profile of its own, and end it."""
     to_browser, from_browser = os.pipe(), os.pipe()
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
-    with tempfile.TemporaryDirectory() as profile:
+    # Its processes end one after the other and may still write to the profile while that is removed.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [program, *options, f"--user-data-dir={profile}", "--remote-debugging-pipe"]
         # The shell puts the pipes' ends where the protocol wants them.
         words = f'exec "$@" 3<&{to_browser[0]} 4>&{from_browser[1]}'

@@ -16,9 +16,9 @@ from segdist.__main__ import run_rank
 from segdist.config import ConfigError, DatasetConfig, EvaluateConfig, EvaluationConfig, RuntimeConfig
 from segdist.data.labels import load_label_set
 from segdist.evaluate import evaluate
+from segdist.loaded import Model
 from segdist.models.build import build_net, count_parameters
 from segdist.models.files import ModelInfo, save_model
-from segdist.models.loaded import Model
 from segdist.results import Result, RunFolder
 from segdist.runtime.collectives import Collectives
 from segdist.runtime.cpu import read_cpu

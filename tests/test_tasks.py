@@ -168,7 +168,7 @@ def test_a_damaged_image_is_found_before_the_training_starts(streets, run_python
     ("options", "message"),
     [
         (("--collectives", "ccl"), "--collectives ccl: oneccl_bindings_for_pytorch is not installed; python -m pip"),
-        (("--pretrained", "nowhere.pth"), "nowhere.pth: is missing"),
+        (("--init", "weights", "nowhere.pth"), "nowhere.pth: is missing"),
         (("--labels", "nothing"), "--labels nothing: is neither street13 nor cityscapes19 nor a file"),
     ],
 )
@@ -185,6 +185,8 @@ def test_what_a_rank_refuses_is_one_line_exit_code_2_and_a_failed_result(
 
 def test_starting_from_the_own_model_says_how_much_of_it_loaded(trained, streets, run_python, tmp_path):
     run, _ = trained
-    done = run_python("segdist", "train", "--run", tmp_path, "--data", streets, *SMALL, "--pretrained", run.model_pt)
+    done = run_python(
+        "segdist", "train", "--run", tmp_path, "--data", streets, *SMALL, "--init", "weights", run.model_pt
+    )
     assert done.returncode == 0, done.stderr
     assert "tensors loaded" in done.stdout

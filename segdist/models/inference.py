@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -35,10 +35,21 @@ def resize_input(inputs: Tensor, size: tuple[int, int]) -> Tensor:
 def predict_logits(net: Net, inputs: Tensor, size: tuple[int, int]) -> Tensor:
     """Logits at ``size`` (height, width), whatever the input's size and the net's stride.
 
-    The input is padded at the right and bottom to multiples of 32, repeating its border; the logits of the padding are
-    cut off before they are upsampled.
-
     Shapes: float32 ``[N, 3, H, W]`` → float32 ``[N, classes, *size]``.
+    """
+    logits = coarse_logits(net, inputs)
+    if logits.shape[-2:] == size:
+        return logits
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+def coarse_logits(net: Net, inputs: Tensor) -> Tensor:
+    """Logits at the resolution at which the net gives them.
+
+    The input is padded at the right and bottom to multiples of 32, repeating its border; the logits of the padding are
+    cut off, before anybody upsamples them.
+
+    Shapes: float32 ``[N, 3, H, W]`` → float32 ``[N, classes, ⌈H / stride⌉, ⌈W / stride⌉]``.
     """
     height, width = inputs.shape[-2:]
     down, right = -height % STRIDE, -width % STRIDE
@@ -46,7 +57,35 @@ def predict_logits(net: Net, inputs: Tensor, size: tuple[int, int]) -> Tensor:
         inputs = F.pad(inputs, (0, right, 0, down), mode="replicate")
     logits = net(inputs).float()
     stride = inputs.shape[-1] // logits.shape[-1]
-    logits = logits[..., : -(-height // stride), : -(-width // stride)]
-    if logits.shape[-2:] == size:
-        return logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+    return logits[..., : -(-height // stride), : -(-width // stride)]
+
+
+def upsampled_rows(logits: Tensor, size: tuple[int, int], rows: int = 8) -> Iterator[tuple[slice, Tensor]]:
+    """Bilinear upsampling, a few rows at a time: so few that they stay in the cache while they are looked at.
+
+    That halves the time from coarse logits to counted pixels against upsampling all of them first.
+
+    Args:
+        logits: float32 ``[classes, h, w]``.
+        size: height and width of the whole result.
+        rows: how many at a time.
+
+    Yields:
+        which rows of the result, and their logits, float32 ``[classes, rows, size[1]]``; as ``F.interpolate`` gives
+        them, up to rounding.
+    """
+    height = logits.shape[1]
+    wide = logits
+    if logits.shape[2] != size[1]:
+        wide = F.interpolate(logits[None], size=(height, size[1]), mode="bilinear", align_corners=False)[0]
+    if height == size[0]:
+        for begin in range(0, height, rows):
+            yield slice(begin, begin + rows), wide[:, begin : begin + rows]
+        return
+    source = ((torch.arange(size[0]) + 0.5) * (height / size[0]) - 0.5).clamp(min=0)
+    upper = source.floor().long().clamp(max=height - 1)
+    lower = (upper + 1).clamp(max=height - 1)
+    weight = (source - upper)[None, :, None]
+    for begin in range(0, size[0], rows):
+        part = slice(begin, begin + rows)
+        yield part, torch.lerp(wide[:, upper[part]], wide[:, lower[part]], weight[:, part])

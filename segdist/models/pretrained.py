@@ -12,6 +12,8 @@ from segdist.models.files import FORMAT, load_tensors
 
 _WRAPPERS = ("weights", "state_dict", "model_state", "model")
 _PREFIXES = ("module.", "model.")
+_HEADS = ("last_layer.", "head.")
+_COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Loaded:
 
     def lines(self) -> list[str]:
         """The same for a log."""
-        lines = [f"pretrained {self.path}: {self.taken} of the net's {self.wanted} tensors loaded"]
+        lines = [f"init {self.path}: {self.taken} of the net's {self.wanted} tensors loaded"]
         for reason, names in (
             ("left out, the net has none of that name", self.not_in_net),
             ("left out, of another shape", self.other_shape),
@@ -37,6 +39,27 @@ class Loaded:
                 shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
                 lines.append(f"  {len(names)} {reason}: {shown}")
         return lines
+
+
+def load_initial(net: nn.Module, kind: str, path: str) -> Loaded:
+    """Load weights to start from, as ``--init KIND FILE`` says.
+
+    "weights" takes what fits. "imagenet" wants the whole net but its head from a classification file: a backbone of
+    which half keeps its random values would train, badly, and nobody would know why.
+
+    Raises:
+        ConfigError: where the file cannot be read, or lacks what it should have.
+    """
+    loaded = load_pretrained(net, path)
+    if kind == "imagenet":
+        lacking = [name for name in loaded.not_in_file if not name.startswith(_HEADS) and not name.endswith(_COUNTER)]
+        lacking += [name for name in loaded.other_shape if not name.startswith(_HEADS)]
+        if lacking:
+            raise ConfigError(
+                f"--init imagenet {path}: lacks {len(lacking)} tensors of the net's backbone (first: {lacking[0]}); "
+                "give the classification file of the same architecture, or --init weights to take what fits"
+            )
+    return loaded
 
 
 def load_pretrained(net: nn.Module, path: str) -> Loaded:
@@ -60,7 +83,7 @@ def load_pretrained(net: nn.Module, path: str) -> Loaded:
     # BatchNorm's counter of batches fits every net; alone it is no sign of a file that belongs here.
     if not any(not name.endswith("num_batches_tracked") for name in fitting):
         raise ConfigError(
-            f"--pretrained {path}: none of its {len(tensors)} tensors fits this net "
+            f"--init {path}: none of its {len(tensors)} tensors fits this net "
             f"(first: {next(iter(tensors))}); give weights of the same architecture"
         )
     net.load_state_dict({**own, **fitting})
@@ -82,7 +105,7 @@ def _state_dict(values: Any, path: str) -> dict[str, Tensor]:
             values = values[wrapper]
     tensors = {k: v for k, v in values.items() if isinstance(v, Tensor)} if isinstance(values, dict) else {}
     if not tensors:
-        raise ConfigError(f"--pretrained {path}: holds no table of tensors; give a state dict (.pth, .pt)")
+        raise ConfigError(f"--init {path}: holds no table of tensors; give a state dict (.pth, .pt)")
     return tensors
 
 

@@ -18,14 +18,17 @@ import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import PrefixStore, Store
+from torch._C._distributed_c10d import PrefixStore
 
 from segdist.config import ConfigError
 from segdist.runtime.quiet import STDOUT, held_back
 from segdist.runtime.ranks import Ranks
-from segdist.runtime.rendezvous import open_store
+from segdist.runtime.rendezvous import connect, open_store
+from segdist.runtime.watchdog import Watchdog
 
 BINDING = "oneccl_bindings_for_pytorch"
+_LATER = datetime.timedelta(seconds=10)
+"""So much later than the watchdog, which knows who is late, gloo gives up by itself."""
 INSTALL = (
     'python -m pip install "oneccl-bind-pt==2.8.0" --extra-index-url URL, where URL is Intel\'s wheel index for CPUs '
     "(it stands in the README of github.com/intel/torch-ccl)"
@@ -109,7 +112,7 @@ class Collectives:
         self.ranks = ranks
         self.backend, self.reason = choose_backend(wanted, ranks.world, importlib.util.find_spec(BINDING) is not None)
         self.gradient_group: dist.ProcessGroup | None = None
-        self.store: Store | None = None
+        self.watchdog: Watchdog | None = None
         self._timeout = datetime.timedelta(seconds=timeout)
         if self.backend == "none":
             return
@@ -125,19 +128,22 @@ class Collectives:
             os.environ.update(ccl_environment(os.environ, interface, torch.get_num_threads()))
             importlib.import_module(BINDING)  # registers the backend
         port = _port(os.environ["MASTER_PORT"])
-        self.store = open_store(ranks, master, port, rendezvous_timeout, os.environ)
+        store = open_store(ranks, master, port, rendezvous_timeout, os.environ)
         with held_back(STDOUT):  # gloo tells how many peers it is connected to, once per rank and group
             dist.init_process_group(
                 "gloo",
-                store=PrefixStore("group", self.store),
+                store=PrefixStore("group", store),
                 rank=ranks.rank,
                 world_size=ranks.world,
-                timeout=self._timeout,
+                timeout=self._timeout + _LATER,
             )
             dist.all_reduce(torch.zeros(1))
         self.gradient_group = dist.group.WORLD
         if self.backend == "ccl":
             self.gradient_group = dist.new_group(backend="ccl", timeout=self._timeout)
+
+        self.watchdog = Watchdog(ranks, connect(master, port, rendezvous_timeout, os.environ), timeout)
+        self.watchdog.start()
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Add ``tensor`` over all ranks, in place, on every rank."""
@@ -158,9 +164,17 @@ class Collectives:
         if self.backend != "none":
             dist.monitored_barrier(timeout=self._timeout, wait_all_ranks=True)
 
+    def new_group(self) -> dist.ProcessGroup:
+        """Another gloo group of all ranks, for exchanges that may cross those of the gradients."""
+        group = dist.new_group(backend="gloo", timeout=self._timeout)
+        assert isinstance(group, dist.ProcessGroup)
+        return group
+
     def close(self) -> None:
         """Leave the process groups."""
-        if self.backend != "none":
+        if self.watchdog is not None:
+            dist.barrier()  # none is gone while another may still look for it
+            self.watchdog.close()
             dist.destroy_process_group()
 
 

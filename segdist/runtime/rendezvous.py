@@ -46,11 +46,21 @@ def open_store(ranks: Ranks, address: str, port: int, timeout: int, environ: Map
         if ranks.rank == 0 and not served:
             raise
         raise RanksMissing(f"rank 0 did not come within {timeout} s: nobody answers at {address}:{port}") from error
-    store = PrefixStore(f"segdist/{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", tcp)
+    store = PrefixStore(_prefix(environ), tcp)
     verdict = _judge(store, ranks.world, timeout) if ranks.rank == 0 else _ask(store, ranks.rank, timeout)
     if verdict:
         raise RanksMissing(verdict)
     return store
+
+
+def connect(address: str, port: int, timeout: int, environ: Mapping[str, str]) -> Store:
+    """A second connection to a store that is open already."""
+    tcp = TCPStore(address, port, is_master=False, timeout=datetime.timedelta(seconds=timeout))
+    return PrefixStore(_prefix(environ), tcp)
+
+
+def _prefix(environ: Mapping[str, str]) -> str:
+    return f"segdist/{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
 def _judge(store: Store, world: int, timeout: int) -> str:

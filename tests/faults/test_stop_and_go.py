@@ -28,7 +28,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step_and_the_next_start_goes
     assert not step.result_json.exists()
     assert not holder_path(step).exists()
     done = read_checkpoint(step.checkpoints / "last.pt")["step"]
-    assert done in (6, 7)  # the flag is set by a thread: it may be the next step that sees it
+    assert done == 6
     last = start.log(0).splitlines()[-1]
     assert last.startswith(f"stopped on {name} after step {done} of {STEPS} (epoch 2): saved ")
     assert last.endswith("the same command goes on from there; exit code 75: to be continued")
@@ -95,10 +95,11 @@ def test_a_truncated_newest_checkpoint_costs_its_steps_and_nothing_else(training
     assert start.wait(0) == -9
     start.kill()
     last = run.run.step("train").checkpoints / "last.pt"
+    before = read_checkpoint(last)["step"] - 1
     last.write_bytes(last.read_bytes()[:-1000])
     again = run.finish()
     assert f"{last}: is damaged" in again.log(0)
-    assert "step-00000008.pt: step 8" in again.log(0)
+    assert f"step-{before:08d}.pt: step {before} (epoch" in again.log(0)
     assert_same(run.left(), undisturbed())
 
 

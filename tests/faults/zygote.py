@@ -11,6 +11,8 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import torch._dynamo  # noqa: F401, the optimizers import it late, for 3 s
@@ -21,6 +23,7 @@ import segdist.checkpoint
 import segdist.stepping
 import segdist.task
 import segdist.train
+from segdist.signals import StopFlag
 
 
 def die_now():
@@ -48,16 +51,39 @@ def fail_with(number):
     return fail
 
 
+def raise_error(text):
+    raise ValueError(text)
+
+
 def signal_self(name):
     return lambda: os.kill(os.getpid(), getattr(signal, name))
 
 
+def stop_self(name):
+    """Send a signal to this rank, and go on once it has been taken note of."""
+    noted = threading.Event()
+    original = StopFlag.note
+
+    def note(flag, number):
+        original(flag, number)
+        noted.set()
+
+    StopFlag.note = note
+
+    def act():
+        os.kill(os.getpid(), getattr(signal, name))
+        noted.wait()
+
+    return act
+
+
 ACTS = {
     "die": lambda _: die_now,
-    "stop": lambda name: signal_self(name),
+    "stop": stop_self,
     "hang": lambda _: signal_self("SIGSTOP"),
     "fail": lambda name: fail_with(getattr(errno, name)),
-    "raise": lambda text: lambda: (_ for _ in ()).throw(ValueError(text)),
+    "raise": lambda text: lambda: raise_error(text),
+    "wait": lambda seconds: lambda: time.sleep(seconds),
 }
 PLACES = {
     "step": (segdist.stepping.Stepper, "__call__"),  # before the step's forward pass

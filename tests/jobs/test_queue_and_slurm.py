@@ -14,7 +14,8 @@ from jobs.clusters.slurm import Slurm, elapsed_seconds, entry_of
 from jobs.queue import Queue
 from jobs.reading import read_run, read_runs
 from jobs.spec import Job, JobSpec, Step, to_plain
-from segdist.results import Result, RunFolder, write_json
+from jobs.status import status_table
+from segdist.results import Result, RunFolder, append_json_line, write_json
 
 SQUEUE = """\
 2287204|CANCELLED|Resources||0:00|0|
@@ -159,3 +160,25 @@ def test_a_run_is_unknown_while_its_scheduler_gives_no_answer(tmp_path: Path) ->
     state, error = _states(run, {"1": Entry("unknown", reason="squeue: Unable to contact slurm controller")})["train"]
     assert state == "unknown"
     assert error == ("slurm job 1 cannot be checked now (squeue: Unable to contact slurm controller); ask again")
+
+
+def test_a_long_epoch_shows_how_far_it_has_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = _write_run(tmp_path / "r", [_job("1", "train")], {})
+    step = run.step("train")
+    write_json(step.config_json, {"training": {"epochs": 10}})
+    write_json(step.progress_json, {"epoch": 0.25, "note": "loss 1.9", "eta_s": 390.0})
+    entries = {"1": Entry("running", "RUNNING", "", "n[1-2]", 61.0)}
+
+    def shown() -> list[str]:
+        return (
+            status_table([read_run(run.path, queue=Queue(schedulers=lambda name: Scheduler(entries)))])
+            .splitlines()[2]
+            .split()
+        )
+
+    assert shown() == ["r", "train", "running", "n[1-2]", "0.2/10", "–", "–", "0:01:01", "0:06:30"]
+    append_json_line(step.metrics_jsonl, {"epoch": 2, "train_loss": 1.5, "val_loss": 1.7, "elapsed_s": 80.0})
+    assert shown() == ["r", "train", "running", "n[1-2]", "2/10", "1.500", "1.700", "–", "0:01:01", "0:10:40"]
+    entries["1"] = Entry("ended", "COMPLETED")
+    step.write_result(Result("train", "train", "completed", "2026-01-31T12:00:00Z"))
+    assert "2/10" in shown()

@@ -94,7 +94,7 @@ train/config.json
   "run": "runs/first",
   "overwrite": false,
   "dataset": {"data": "scenes", "labels": "street13", "check": "full", "workers": 2},
-  "net": {"model": "unet", "width": 32, "pretrained": null},
+  "net": {"model": "unet", "width": 32, "init": null},
   "training": {TRAINING},
   "runtime": {RUNTIME}
 }

@@ -97,7 +97,7 @@ def test_a_file_of_which_nothing_fits_is_refused(tmp_path):
     torch.save(build_net("unet", 13, 8).state_dict(), tmp_path / "unet.pth")
     net = build_net("hrnetv2_w18", 13)
     before = net.conv1.weight.clone()
-    with pytest.raises(ConfigError, match=r"--pretrained .*unet.pth: none of its \d+ tensors fits this net"):
+    with pytest.raises(ConfigError, match=r"--init .*unet.pth: none of its \d+ tensors fits this net"):
         load_pretrained(net, str(tmp_path / "unet.pth"))
     assert torch.equal(net.conv1.weight, before)
     torch.save([1, 2], tmp_path / "list.pth")

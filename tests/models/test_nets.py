@@ -6,7 +6,7 @@ from torch import nn
 
 from segdist.config import ConfigError
 from segdist.models.build import build_net, count_macs, count_parameters
-from segdist.models.inference import predict_logits, resize_input, to_input
+from segdist.models.inference import predict_logits, resize_input, to_input, upsampled_rows
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +125,14 @@ def test_input_is_normalized_and_channels_last():
 def test_an_unknown_net_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match="--model segformer: .* known: unet, hrnetv2_w18, hrnetv2_w32, hrnetv2_w48"):
         build_net("segformer", 13)
+
+
+@pytest.mark.parametrize("size", [(64, 128), (61, 130), (16, 32), (100, 32), (16, 77), (5, 9)])
+def test_rows_are_upsampled_as_the_whole_is(size):
+    logits = torch.randn(3, 16, 32, generator=torch.Generator().manual_seed(0))
+    whole = torch.nn.functional.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
+    found = torch.full_like(whole, float("nan"))
+    for rows, part in upsampled_rows(logits, size, rows=7):
+        assert part.shape[1] <= 7
+        found[:, rows] = part
+    torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)

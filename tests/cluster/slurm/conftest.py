@@ -44,10 +44,12 @@ class Cluster:
             "PYTHON": sys.executable,
         }
 
-    def call(self, *command: str, timeout: float = 280, **more: str) -> subprocess.CompletedProcess[str]:
+    def call(
+        self, *command: str, timeout: float = 280, cwd: str | Path = ROOT, **more: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
-            list(map(str, command)), env={**self._environ, **more}, cwd=ROOT, capture_output=True, text=True,
+            list(map(str, command)), env={**self._environ, **more}, cwd=cwd, capture_output=True, text=True,
             timeout=timeout, check=False,
         )  # fmt: skip
 

@@ -43,6 +43,11 @@ def test_training_on_four_nodes_leaves_the_same_result_as_on_one_machine(cluster
     log = cluster.python("jobs.logs", str(run.path), "--rank", "3")
     assert log.returncode == 0
 
+    command = json.loads(run.run_json.read_text())["steps"][0]["command"]  # as it was printed; and from any folder
+    again = cluster.call("salloc", "--quiet", "--nodes=2", *command[:3], *command[7:], "--overwrite", cwd="/")
+    assert again.returncode == 0, again.stderr
+    assert run.step("train").read_result().machine["hosts"] == ["n1", "n2"]
+
 
 def test_a_pipeline_is_a_chain_of_jobs_with_its_evaluations_side_by_side(cluster: Cluster) -> None:
     sizes = ("--sizes", "64x128", "32x64")
