@@ -1,0 +1,99 @@
+"""One rank fails, is killed or hangs: every rank ends, and says which it was and where."""
+
+import signal
+
+import pytest
+
+WITHIN = ("--timeout", "3")
+
+
+def test_an_exception_on_one_rank_is_the_error_of_all(training):
+    run = training("run", 3, "--batch", "3")
+    start = run.start(faults={2: [{"place": "step", "count": 3, "act": "raise", "with": "a bad day"}]})
+    assert start.codes() == [1, 1, 1]
+    assert "Traceback" in start.log(2)
+    for rank in (0, 1):
+        assert start.log(rank).count("error: ") == 1
+        assert "error: rank 2 failed at step 3 (forward pass): ValueError: a bad day" in start.log(rank)
+        assert "Traceback" not in start.log(rank)
+    assert "rank 2 failed at step 3" in run.run.step("train").read_result().error
+
+
+def test_an_exception_on_rank_0_reaches_the_others_before_it_is_gone(training):
+    start = training().start(faults={0: [{"place": "agree", "count": 2, "act": "raise", "with": "a bad day"}]})
+    assert start.codes() == [1, 1]
+    assert "error: rank 0 failed at step 2 (exchanges the loss): ValueError: a bad day" in start.log(1)
+
+
+def test_a_killed_rank_is_named_by_those_it_leaves(training):
+    start = training().start(faults={1: [{"place": "step", "count": 4}]})
+    assert start.codes() == [1, -9]
+    assert "error: rank 1 is gone without a word, last seen at step " in start.log(0)
+    assert "killed, perhaps for memory" in start.log(0)
+    assert "Traceback" not in start.log(0)
+
+
+def test_where_rank_0_is_killed_the_others_say_so(training):
+    start = training().start(faults={0: [{"place": "step", "count": 4}]})
+    assert start.codes() == [-9, 1]
+    assert "error: rank 0 is gone or does not answer" in start.log(1)
+
+
+@pytest.mark.parametrize("place", ["image", "agree"])
+def test_a_rank_that_waits_for_something_that_never_comes_is_named_with_its_step(training, place):
+    run = training("run", 2, *WITHIN)
+    doing = {"image": "waits for its images", "agree": "exchanges the loss"}[place]
+    start = run.start(faults={1: [{"place": place, "count": 3, "act": "wait", "with": 1000}]})
+    assert start.codes() == [1, 1]
+    said = f"error: rank 1 stalled at step 3 ({doing}): no progress for 3 s"
+    if place == "agree":  # both are at the same place: the one that does not move cannot be told from the other
+        assert "stalled at step 3 (exchanges the loss): no progress for 3 s" in start.log(0)
+    else:
+        assert said in start.log(0)
+        assert said in start.log(1)
+        assert said.removeprefix("error: ") in run.run.step("train").read_result().error
+
+
+def test_a_frozen_rank_is_named_with_its_step(training):
+    run = training("run", 2, *WITHIN)
+    start = run.start(faults={1: [{"place": "image", "count": 3, "act": "hang"}]})
+    assert start.wait(0) == 1
+    assert "error: rank 1 stalled at step " in start.log(0)
+    assert "rank 1 stalled at step " in run.run.step("train").read_result().error
+    start.signal(signal.SIGKILL, 1)
+    start.codes()
+
+
+def test_a_loss_that_is_not_finite_stops_all_with_step_samples_and_checkpoint(training):
+    run = training()
+    start = run.start(faults={1: [{"place": "loss", "count": 6, "act": "not finite"}]})
+    assert start.codes() == [1, 1]
+    for rank in (0, 1):
+        assert "error: step 6: the loss or its gradient is not finite, with " in start.log(rank)
+        assert "_leftImg8bit.png; --lr 0.01 may be too large, or --on-nan skip leaves such steps out" in start.log(rank)
+    assert "the last good checkpoint is " in start.log(0)
+    assert "last.pt (step 5)" in start.log(0)
+    assert "Traceback" not in start.log(0)
+    again = run.finish()
+    assert "goes on from" in again.log(0)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_step_that_is_not_finite_can_be_left_out(training, world):
+    run = training("run", world, "--on-nan", "skip")
+    start = run.start(faults={world - 1: [{"place": "loss", "count": 6, "act": "not finite"}]})
+    assert start.codes() == [0] * world, start.log(0)
+    assert "warning: step 6: the loss or its gradient is not finite, with " in start.log(0)
+    losses = [row["loss"] for row in run.left()["steps"]]
+    assert losses[5] is None
+    assert None not in losses[:5] + losses[6:]
+    assert all(tensor.isfinite().all() for tensor in run.left()["weights"].values())
+
+
+def test_steps_that_are_never_finite_end_the_training_all_the_same(training):
+    run = training("run", 1, "--on-nan", "skip", "--batch", "1", "--epochs", "2")
+    faults = [{"place": "loss", "count": count, "act": "not finite"} for count in range(1, 20)]
+    start = run.start("--batch", "1", "--data", str(run.data), faults={0: faults})
+    # 8 steps an epoch, and the count is of one epoch: it never comes to ten here, so all steps are left out
+    assert start.codes() == [0]
+    assert [row["loss"] for row in run.left()["steps"]] == [None] * 16
