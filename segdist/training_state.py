@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,8 +27,8 @@ class Position:
     """Where a training stands: ``batch`` steps of epoch ``epoch`` (from 0) are done.
 
     ``loss_sum`` over ``weight_sum`` is the running epoch's loss so far, ``losses`` has its steps' (nats; None for one
-    that was left out), ``seconds`` is the time they took. ``rows`` are those of ``metrics.jsonl``; ``elapsed`` is the
-    time of all starts together.
+    that was left out; ``left_out`` counts those in a row), ``seconds`` is the time they took. ``rows`` are those of
+    ``metrics.jsonl``; ``elapsed`` is the time of all starts together.
     """
 
     epoch: int = 0
@@ -37,6 +36,7 @@ class Position:
     loss_sum: float = 0.0
     weight_sum: float = 0.0
     losses: list[float | None] = field(default_factory=list)
+    left_out: int = 0
     seconds: float = 0.0
     elapsed: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -48,12 +48,14 @@ class Position:
         self.loss_sum += loss_sum
         self.weight_sum += weight
         self.losses.append(loss_sum / max(weight, 1e-6))
+        self.left_out = 0
 
     def leave_out(self) -> int:
-        """One more step is past, but changed nothing; returns how many in a row (of this epoch) that makes."""
+        """One more step is past, but changed nothing; returns how many in a row that makes."""
         self.batch += 1
         self.losses.append(None)
-        return len(list(itertools.takewhile(lambda loss: loss is None, reversed(self.losses))))
+        self.left_out += 1
+        return self.left_out
 
     def end_epoch(self, row: dict[str, Any]) -> bool:
         """The epoch is scored; returns whether it is the best so far."""

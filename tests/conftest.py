@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from segdist.data.scenes import ScenesConfig, ensure_scenes
+
+from .faults.harness import Zygote
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -38,3 +40,12 @@ def run_python() -> Run:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """Starts ranks quickly; see tests/faults/zygote.py."""
+    zygote = Zygote()
+    yield zygote
+    zygote.process.kill()
+    zygote.process.communicate()

@@ -6,15 +6,7 @@ from typing import Any
 
 import pytest
 
-from .harness import OPTIONS, Training, Zygote
-
-
-@pytest.fixture(scope="session")
-def zygote():
-    zygote = Zygote()
-    yield zygote
-    zygote.process.kill()
-    zygote.process.communicate()
+from .harness import OPTIONS, Training
 
 
 @pytest.fixture

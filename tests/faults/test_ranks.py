@@ -94,6 +94,7 @@ def test_steps_that_are_never_finite_end_the_training_all_the_same(training):
     run = training("run", 1, "--on-nan", "skip", "--batch", "1", "--epochs", "2")
     faults = [{"place": "loss", "count": count, "act": "not finite"} for count in range(1, 20)]
     start = run.start("--batch", "1", "--data", str(run.data), faults={0: faults})
-    # 8 steps an epoch, and the count is of one epoch: it never comes to ten here, so all steps are left out
-    assert start.codes() == [0]
-    assert [row["loss"] for row in run.left()["steps"]] == [None] * 16
+    assert start.codes() == [1]
+    assert start.log().count("the step is left out") == 9
+    assert "error: step 10: the loss or its gradient is not finite, with " in start.log()
+    assert ", the 10th in a row; --lr" in start.log()
