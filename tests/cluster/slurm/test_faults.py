@@ -19,7 +19,7 @@ def _start(cluster: Cluster, name: str, *options: str, task: str = "train", coun
 def _assert_whole(cluster: Cluster, run: RunFolder, restarts: int, count: int = EPOCHS) -> None:
     """The training is completed, with every epoch once, in order, and the status says so."""
     result = run.step("train").read_result()
-    assert result.status == "completed"
+    assert result.status == "completed", result.error
     assert epochs(run) == list(range(1, count + 1))
     assert run.model_pt.exists()
     assert "miou_pct" in result.metrics
@@ -86,16 +86,17 @@ def test_a_node_powered_off_in_mid_epoch_costs_what_was_not_saved(cluster: Clust
 
 
 def test_a_job_that_reaches_its_walltime_ends_complete(cluster: Cluster) -> None:
+    count = 200  # more than fits into a minute
     profile = cluster.folder / "short.toml"
     profile.write_text("signal_before_s = 30\n")
     run = cluster.submit(
-        "train", "walltime", "--profile", str(profile), "--walltime", "00:01:00", "--epochs", str(EPOCHS),
+        "train", "walltime", "--profile", str(profile), "--walltime", "00:01:00", "--epochs", str(count),
         "--nodes", "2",
     )  # fmt: skip
     _completes(cluster, run, 280)
     row = cluster.status(run)["train"]
     assert row["restarts"] >= 1
-    _assert_whole(cluster, run, restarts=row["restarts"])
+    _assert_whole(cluster, run, restarts=row["restarts"], count=count)
 
 
 def test_of_two_copies_of_a_job_the_older_one_stops_writing(cluster: Cluster) -> None:
