@@ -96,7 +96,8 @@ def _run(specs: Sequence[RankSpec], grace: float, step: StepFolder, allocation: 
 
 def _what_follows(outcome: Outcome, allocation: Allocation, max_restarts: int) -> tuple[bool, str]:
     """Whether the step goes on in a restart, and what to say about it."""
-    saved = outcome.exit_code == TO_BE_CONTINUED
+    # A rank that has not come to its signal handler yet dies of USR1, and has nothing to save.
+    saved = outcome.exit_code in (TO_BE_CONTINUED, 128 + signal.SIGUSR1)
     if allocation.scheduler == "none":
         return saved, "stopped after saving; the same command goes on from there" if saved else ""
     if allocation.scheduler == "slurm" and being_requeued(allocation):

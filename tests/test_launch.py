@@ -22,8 +22,9 @@ from segdist.launch import (
     plan_ranks,
     split_arguments,
 )
-from segdist.launch_step import last_lines
+from segdist.launch_step import _what_follows, last_lines
 from segdist.results import Result, RunFolder, StepFolder, read_result, utc_now
+from segdist.runtime.allocation import THIS_MACHINE
 from segdist.runtime.cores import physical_cores
 from segdist.runtime.processes import Outcome, RankEnd
 
@@ -208,6 +209,14 @@ def test_own_options_come_before_the_task_and_its_options_stay_as_they_are() -> 
     options, task, rest = split_arguments(["--nodes", "2", "train", "--nodes", "7", "--", "evaluate", "-x"])
     assert (options.nodes, options.ranks_per_node, options.grace) == (2, None, 10.0)
     assert (task, rest) == ("train", ["--nodes", "7", "--", "evaluate", "-x"])
+
+
+def test_a_rank_that_dies_of_usr1_before_it_can_save_is_to_be_continued_too(step: StepFolder) -> None:
+    spec = plan_ranks(1, 1, (), step, (0,), 1)[0]
+    for end in (RankEnd(spec, exit_code=75), RankEnd(spec, signal=signal.SIGUSR1)):
+        assert _what_follows(Outcome([end]), THIS_MACHINE, 10)[0]
+    for end in (RankEnd(spec, exit_code=1), RankEnd(spec, signal=signal.SIGKILL)):
+        assert _what_follows(Outcome([end]), THIS_MACHINE, 10) == (False, "")
 
 
 def test_outcome_takes_the_code_of_the_first_rank_that_failed(step: StepFolder) -> None:
