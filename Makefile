@@ -1,5 +1,6 @@
 # make demo   everything on this machine: set up, train, evaluate, quantize, evaluate int8, report
 # make test   lint, types and tests (as root it first installs Slurm and a browser for them)
+# make soak   trainings killed with -9 at random points, 200 times (KILLS=1000 for more)
 # make lint   ruff and mypy alone
 # make bench  the benchmarks of tests/benchmarks
 
@@ -11,7 +12,9 @@ READY  := $(VENV)/.ready
 
 SYSTEM := $(VENV)/.system
 
-.PHONY: demo test lint bench clean-demo
+KILLS ?= 200
+
+.PHONY: demo test soak lint bench clean-demo
 
 # Installing takes 3 to 5 minutes and 7 GB, once; again only where pyproject.toml has changed.
 $(READY): pyproject.toml
@@ -61,6 +64,9 @@ $(SYSTEM): | $(READY)
 
 test: lint $(SYSTEM)
 	$(BIN)/python -m pytest
+
+soak: $(READY)
+	SEGDIST_SOAK_KILLS=$(KILLS) $(BIN)/python -m pytest -q tests/faults
 
 bench: $(READY)
 	$(BIN)/python -m pytest -q -s tests/benchmarks/bench_*.py
