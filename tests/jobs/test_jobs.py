@@ -25,7 +25,8 @@ NOW = "2026-01-31T12:00:00Z"
 def in_a_shell_of_its_own(*argv: str) -> subprocess.Popen[str]:
     """``python -m jobs.submit`` as a user starts it, in a session that can be closed."""
     code = (
-        "import sys; from jobs.submit import main; from jobs.spec import Commands\n"
+        "import signal, sys; from jobs.submit import main; from jobs.spec import Commands\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where the tests run in the background
         f"sys.exit(main([*sys.argv[1:], '--cluster', 'local'], {COMMANDS!r}))"
     )
     return subprocess.Popen(

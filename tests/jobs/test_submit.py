@@ -154,7 +154,7 @@ def test_an_unknown_key_of_the_file_is_refused_with_the_known_ones(
     Path("job.toml").write_text("[resources]\nnode = 3\n")
     assert refusal(capsys, "train", "--config", "job.toml") == (
         "error: job.toml: unknown key 'node' in [resources]; known here: cluster, profile, nodes, "
-        "ranks_per_node, cores_per_node, queue, account, constraint, walltime, max_restarts, options, sweep, "
+        "ranks_per_node, cores_per_node, queue, account, constraint, walltime, max_restarts, starter, options, sweep, "
         "max_parallel, wait, dry_run"
     )
 
@@ -214,8 +214,8 @@ def test_no_task_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
             "or give --cluster local",
         ),
         (
-            "train --cluster pbs --dry-run",
-            "error: --cluster pbs: PBS submission is not part of this version; use --cluster local",
+            "train --cluster pbs",
+            "error: --cluster pbs: qsub is not on PATH; submit on a login node of the cluster, or give --cluster local",
         ),
         ("train --walltime 90m", "--walltime 90m: must be HH:MM:SS or D-HH:MM:SS; give for example 06:00:00"),
         ("train --profile nowhere.toml", "nowhere.toml: cannot be read"),
