@@ -35,11 +35,17 @@ class PixelLoss:
 
     def __call__(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, float]:
         """Shapes: logits float32 ``[n, classes, h, w]``, labels uint8 ``[n, h, w]`` → a scalar, and the weight."""
+        return self.over(logits, self.counted(logits, labels))
+
+    def counted(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The labels, with IGNORE for pixels that are not hard enough; shapes as of a call → uint8 ``[n, h, w]``."""
+        if self.hard_below == 0:
+            return labels
+        return torch.where(self.hard_pixels(logits.detach(), labels), labels, IGNORE)
+
+    def over(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, float]:
+        """As a call, but over all labelled pixels, easy ones too."""
         targets = labels.long()
-        counts = labels != IGNORE
-        if self.hard_below > 0:
-            counts &= self.hard_pixels(logits.detach(), labels)
-            targets = torch.where(counts, targets, IGNORE)
         loss = F.cross_entropy(
             logits,
             targets,
@@ -48,7 +54,7 @@ class PixelLoss:
             reduction="sum",
             label_smoothing=self.smoothing,
         )
-        return loss, float(self.class_weights[targets[counts]].sum(dtype=torch.float64))
+        return loss, float(self.class_weights[targets[labels != IGNORE]].sum(dtype=torch.float64))
 
     def hard_pixels(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Which pixels are hard enough; bool ``[n, h, w]``."""

@@ -134,7 +134,10 @@ class Stepper:
         return end
 
     def _cost(self, images: Tensor, labels: Tensor) -> tuple[Tensor, float]:
-        """The summed loss of some samples, the auxiliary head's part in it, and the weight of their pixels."""
+        """The summed loss of some samples, the auxiliary head's part in it, and the weight of their pixels.
+
+        Hard pixels are chosen by the main head, and both heads learn from the same: their weight divides both sums.
+        """
         inputs, size = to_input(images), (labels.shape[1], labels.shape[2])
         second: list[Tensor] = []
 
@@ -145,10 +148,11 @@ class Stepper:
 
         with self.precision.autocast():
             logits = predict_logits(main, inputs, size).float()
-        cost, weight = self.loss(logits, labels)
+        counted = self.loss.counted(logits, labels)
+        cost, weight = self.loss.over(logits, counted)
         for auxiliary in second:
             logits = predict_logits(lambda _: auxiliary, inputs, size).float()  # noqa: B023, called at once
-            cost = cost + self.how.aux_weight * self.loss(logits, labels)[0]
+            cost = cost + self.how.aux_weight * self.loss.over(logits, counted)[0]
         return cost, weight
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
