@@ -150,7 +150,12 @@ class CheckpointFolder:
 def write_checkpoint(file: BinaryIO, state: Mapping[str, Any]) -> None:
     """Write a state (dicts, lists, plain values, tensors) and its trailer."""
     hashing = _Hashing(file)
-    torch.save(dict(state), hashing)  # type: ignore[arg-type]
+    try:
+        torch.save(dict(state), hashing)  # type: ignore[arg-type]
+    except RuntimeError:
+        if hashing.failure is not None:  # torch's writer hides what the file said: a full disk, say
+            raise hashing.failure from None
+        raise
     file.write(_MARK + hashing.digest())
 
 
@@ -184,13 +189,18 @@ class _Hashing(io.RawIOBase):
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._hash = hashlib.sha256()
+        self.failure: OSError | None = None
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
         self._hash.update(data)
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
 
     def digest(self) -> bytes:
         return self._hash.digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 from segdist.checkpoint import CheckpointFolder
 from segdist.cli import USAGE_ERROR
 from segdist.config import ConfigError, EvaluateConfig, QuantizeConfig, TaskConfig, TrainConfig, to_plain
-from segdist.fence import Fenced, Held, claim, other_holder
+from segdist.fence import Fence, Fenced, Held, claim, other_holder
 from segdist.results import Result, RunFolder, StepFolder, job_of, utc_now, write_json
 from segdist.resume import choose_start
 from segdist.runtime.ranks import Ranks
@@ -25,6 +26,8 @@ from segdist.versions import versions
 
 GOAL_MISSED = 3
 """Exit code of a quantization that missed its accuracy goal."""
+
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
 def run_task(task: str, config: TaskConfig, ranks: Ranks, cores: Sequence[int], stop: StopFlag | None = None) -> int:
@@ -76,7 +79,7 @@ def run_task(task: str, config: TaskConfig, ranks: Ranks, cores: Sequence[int], 
         )
         code = _write_result(step, result, session) or code
     if session is not None and session.fence is not None:
-        session.fence.release()
+        _release(session.fence)
     return code
 
 
@@ -100,7 +103,7 @@ def _end_of(failure: Exception, session: Session | None) -> _End:
     watchdog = session.collectives.watchdog
     if watchdog is not None and is_lost_connection(failure):
         return _End(1, watchdog.explain(failure))
-    end = _end_of_this_rank(failure)
+    end = _end_of_this_rank(failure, session)
     if watchdog is not None:
         if isinstance(failure, MainFailed):
             watchdog.acknowledge()
@@ -109,8 +112,14 @@ def _end_of(failure: Exception, session: Session | None) -> _End:
     return end
 
 
-def _end_of_this_rank(failure: Exception) -> _End:
+def _end_of_this_rank(failure: Exception, session: Session | None = None) -> _End:
     text = str(failure)
+    if isinstance(failure, OSError) and failure.errno in _STORAGE and session is not None:
+        return _End(
+            1,
+            f"{failure.filename or session.step.path}: {failure.strerror}; what was saved before is kept; "
+            "mend the storage and give the same command again",
+        )
     if isinstance(failure, GoalMissed):
         return _End(GOAL_MISSED, text, failure.metrics)
     if isinstance(failure, Held):
@@ -151,6 +160,14 @@ def _write_result(step: StepFolder, result: Result, session: Session | None) -> 
         print(f"error: {step.result_json}: not written ({error})", file=sys.stderr, flush=True)
         return 1
     return 0
+
+
+def _release(fence: Fence) -> None:
+    """Give the step back; where the storage refuses, the next start finds that this process is gone."""
+    try:
+        fence.release()
+    except OSError as error:
+        print(f"warning: {fence.step.path}: not released ({error})", file=sys.stderr, flush=True)
 
 
 def _run(session: Session, config: TaskConfig) -> dict[str, Any]:

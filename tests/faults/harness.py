@@ -97,6 +97,18 @@ class Start:
             assert time.monotonic() < end, f"rank {rank} did not say {text!r}:\n{self.log(rank)}"
             time.sleep(0.02)
 
+    def await_frozen(self, rank: int) -> None:
+        """Until the rank is stopped, as by the fault "hang"."""
+        while True:
+            state = Path(f"/proc/{self.pids[rank]}/stat").read_text().rpartition(")")[2].split()[0]
+            if state == "T":
+                return
+            assert state != "Z", self.log(rank)
+
+    def wake(self, rank: int) -> None:
+        """Let a stopped rank go on."""
+        self.signal(signal.SIGCONT, rank)
+
 
 @dataclass
 class Training:

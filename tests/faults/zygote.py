@@ -6,6 +6,7 @@ suite itself knows nothing of faults.
 """
 
 import ctypes
+import datetime
 import errno
 import json
 import os
@@ -109,12 +110,28 @@ def make_not_finite(counts):
     PixelLoss.__call__ = spoilt
 
 
+def set_clock(seconds):
+    """Let this rank's clock of the day be wrong by so much."""
+    now = time.time
+    time.time = lambda: now() + seconds
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return super().now(tz) + datetime.timedelta(seconds=seconds)
+
+    datetime.datetime = Clock
+
+
 def put_in_place(faults):
     counts = [fault["count"] for fault in faults if fault["place"] == "loss"]
     if counts:
         make_not_finite(counts)
     for fault in faults:
         if fault["place"] == "loss":
+            continue
+        if fault["place"] == "clock":
+            set_clock(fault["with"])
             continue
         owner, name = PLACES[fault["place"]]
         at_the_nth_call(owner, name, fault["count"], ACTS[fault.get("act", "die")](fault.get("with")))
