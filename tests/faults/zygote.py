@@ -100,14 +100,14 @@ PLACES = {
 
 def make_not_finite(counts):
     """Give the losses of those steps (from 1) no finite value; what the net keeps of the step is spoilt as well."""
-    original, calls = PixelLoss.__call__, 0
+    original, calls = PixelLoss.over, 0
 
     def spoilt(self, logits, labels):
         nonlocal calls
         calls += 1
         return original(self, logits * float("nan") if calls in counts else logits, labels)
 
-    PixelLoss.__call__ = spoilt
+    PixelLoss.over = spoilt
 
 
 def set_clock(seconds):
