@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
 from pathlib import Path
 
 from jobs.spec import Job
+from segdist.runtime import kernel
 
 TOKEN = "SEGDIST_JOB_TOKEN"
 """Environment variable that marks every process of a job."""
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def this_process() -> tuple[int, str]:
@@ -23,10 +21,8 @@ def this_process() -> tuple[int, str]:
 
 def stat_of(pid: int) -> tuple[str, str]:
     """State letter and start (boot id, clock ticks since boot) of a process; OSError where there is none."""
-    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    fields = text[text.rindex(")") + 2 :].split()
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return fields[0], f"{boot}/{fields[19]}"
+    state, ticks = kernel.stat_of(pid)
+    return state, f"{kernel.boot_id()}/{ticks}"
 
 
 def process_started(pid: int) -> str | None:
@@ -66,7 +62,4 @@ def job_processes(token: str) -> list[int]:
 
 def die_with_parent(parent: int) -> None:
     """Let the kernel send this process TERM when ``parent``, which started it, ends in whatever way."""
-    if _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM)) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
+    kernel.end_with_parent(parent, signal.SIGTERM)()

@@ -23,7 +23,7 @@ from jobs.processes import TOKEN, die_with_parent, job_processes
 from jobs.spec import JobSpec, Step, read_spec
 from jobs.state import cancelled_text, launcher_log, seconds_between
 from segdist.fence import superseded
-from segdist.results import Result, ResultError, RunFolder, Status, StepFolder, utc_now, write_json
+from segdist.results import Result, ResultError, RunFolder, Status, StepFolder, job_environment, utc_now, write_json
 from segdist.signals import TO_BE_CONTINUED
 
 _SLOT_POLL_S = 0.5
@@ -183,12 +183,6 @@ def _run_command(spec: JobSpec, step: Step, log: Path, job: dict[str, str], stop
         _kill_orphans()
         return 128 - code
     return code
-
-
-def job_environment(job: dict[str, str]) -> dict[str, str]:
-    """What the processes of a step are told about their job."""
-    names = {"cluster": "SEGDIST_JOB_CLUSTER", "id": "SEGDIST_JOB_ID", "restart": "SEGDIST_RESTART"}
-    return {names[key]: value for key, value in job.items()}
 
 
 def _follow_into_death(parent: int) -> Callable[[], None]:

@@ -217,19 +217,17 @@ def _base(config: Any, cls: type[Any]) -> Any:
 
 
 def _step(config: TaskConfig, run: RunFolder, resources: Resources, commands: Commands, after: tuple[str, ...]) -> Step:
-    task = task_of(config)
-    name = config.name if isinstance(config, EvaluateConfig) else task
+    task, folder = task_of(config), run.step_of(config)
     nodes, ranks_per_node = resources.nodes, resources.ranks_per_node or 1
     if task == "quantize":
         nodes = ranks_per_node = 1
-    folder = run.step(task, name)
     size = ["--nodes", str(nodes), "--ranks-per-node", str(ranks_per_node)]
     if resources.max_restarts is not None and resources.max_restarts != MAX_RESTARTS:
         size += ["--max-restarts", str(resources.max_restarts)]
     if resources.starter not in (None, "auto"):
         size += ["--starter", str(resources.starter)]
     command = (*commands.launcher, *size, task, "--config", str(folder.config_json))
-    return Step(folder.path.relative_to(run.path).as_posix(), task, name, nodes, ranks_per_node, command, after)
+    return Step(folder.path.relative_to(run.path).as_posix(), task, folder.name, nodes, ranks_per_node, command, after)
 
 
 def to_plain(spec: JobSpec) -> dict[str, Any]:

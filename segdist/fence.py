@@ -27,6 +27,7 @@ from pathlib import Path
 
 from segdist.config import ConfigError
 from segdist.results import ResultError, StepFolder, write_atomic
+from segdist.runtime.kernel import boot_id, stat_of
 
 BEAT_S = 5.0
 """Seconds between two heartbeats of a holder."""
@@ -252,15 +253,14 @@ class Fence:
 def process_start(pid: int) -> int | None:
     """When a living process started, in ticks since boot (proc(5), field 22 of stat); None for none, or a zombie."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        state, ticks = stat_of(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] in ("Z", "X") else int(fields[19])
+    return None if state in ("Z", "X") else ticks
 
 
 def _machine() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    return f"{boot_id()} {Path('/proc/self/ns/pid').readlink()}"
 
 
 def _is_here(holder: Holder) -> bool:

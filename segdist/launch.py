@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from segdist.cli import parse, run_command
-from segdist.config import TASKS, ConfigError, EvaluateConfig, PipelineConfig, TaskConfig, require, task_of
+from segdist.config import TASKS, ConfigError, PipelineConfig, TaskConfig, require
 from segdist.launch_pipeline import run_pipeline
 from segdist.launch_step import MAX_RESTARTS, launch, settle_earlier
 from segdist.results import RunFolder, StepFolder
@@ -251,7 +251,7 @@ def run_step(
     Raises:
         ConfigError: for a result that is in the way, or nodes that are not there.
     """
-    step = RunFolder(config.run).step(task_of(config), config.name if isinstance(config, EvaluateConfig) else None)
+    step = RunFolder(config.run).step_of(config)
     settled = settle_earlier(step, allocation, options.max_restarts)
     if settled is not None:
         return settled

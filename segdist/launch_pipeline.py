@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from segdist.cli import USAGE_ERROR
-from segdist.config import ConfigError, EvaluateConfig, PipelineConfig, QuantizeConfig, TaskConfig, task_of, to_plain
+from segdist.config import ConfigError, PipelineConfig, QuantizeConfig, TaskConfig, task_of, to_plain
 from segdist.launch_step import record_failure
 from segdist.results import Result, ResultError, RunFolder, StepFolder, job_of, utc_now, write_json
 from segdist.runtime.allocation import Allocation
@@ -33,7 +33,7 @@ def run_pipeline(options: argparse.Namespace, config: PipelineConfig, allocation
     ]
     failure, exit_code = None, 0
     for step_config in steps:
-        step = run.step(task_of(step_config), step_config.name if isinstance(step_config, EvaluateConfig) else None)
+        step = run.step_of(step_config)
         label = step.path.relative_to(run.path).as_posix().replace("/", " ")
         if failure is not None:
             _write_skipped(step, failure, allocation)

@@ -25,11 +25,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from segdist.config import EvaluateConfig, TaskConfig, task_of
+
 SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "bf16", "int8")
 """What a model is evaluated in. An evaluation is named by it, or ``fp32-512x1024`` where each size is a step."""
 STATUSES = ("completed", "failed", "skipped")
 Status = Literal["completed", "failed", "skipped"]
+_JOB_VARIABLES = {"cluster": "SEGDIST_JOB_CLUSTER", "id": "SEGDIST_JOB_ID", "restart": "SEGDIST_RESTART"}
 
 
 class ResultError(ValueError):
@@ -118,6 +121,10 @@ class RunFolder:
         if task == "evaluate":
             return StepFolder(self.path / task / (name or "fp32"), task, name or "fp32")
         return StepFolder(self.path / task, task, task)
+
+    def step_of(self, config: TaskConfig) -> StepFolder:
+        """The folder of the step that a config describes."""
+        return self.step(task_of(config), config.name if isinstance(config, EvaluateConfig) else None)
 
     def steps(self) -> Iterator[StepFolder]:
         """The steps that have a folder, in the order of a pipeline."""
@@ -248,8 +255,12 @@ def append_json_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def job_of(environ: Mapping[str, str]) -> dict[str, str]:
     """The ``job`` of a result: cluster, job id and number of restarts, as far as the job's runner exported them."""
-    names = {"cluster": "SEGDIST_JOB_CLUSTER", "id": "SEGDIST_JOB_ID", "restart": "SEGDIST_RESTART"}
-    return {key: environ[name] for key, name in names.items() if name in environ}
+    return {key: environ[name] for key, name in _JOB_VARIABLES.items() if name in environ}
+
+
+def job_environment(job: Mapping[str, str]) -> dict[str, str]:
+    """What the processes of a step are told about their job: the opposite of :func:`job_of`."""
+    return {_JOB_VARIABLES[key]: value for key, value in job.items()}
 
 
 def utc_now() -> str:

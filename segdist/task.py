@@ -37,7 +37,7 @@ def run_task(task: str, config: TaskConfig, ranks: Ranks, cores: Sequence[int], 
     back. An earlier result is refused, and left alone, unless the config says ``overwrite``. A training that stopped on
     a signal has not ended: it writes no result.
     """
-    step = RunFolder(config.run).step(task, getattr(config, "name", None))
+    step = RunFolder(config.run).step_of(config)
     started_at, start = utc_now(), time.monotonic()
     try:  # every rank looks, so that none waits for the others
         if choose_start(step, config, os.environ) == "done":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from jobs.resources import Profile, Resources
 from jobs.spec import Job, Step
+from segdist.config import ConfigError
 from segdist.results import RunFolder
 
 Phase = Literal["waiting", "running", "ended", "gone", "unknown"]
@@ -49,6 +52,60 @@ class Planned:
     steps: tuple[Step, ...]
     submitit_folder: str
     cwd: str
+
+
+def place_of(planned: Sequence[Planned], step: Step) -> tuple[Path, str]:
+    """Where submitit keeps the files of a step's job, of all runs of a sweep together, and the job's name."""
+    first = planned[0]
+    base = first.run.path if len(planned) == 1 else first.run.path.parent
+    return (base / first.submitit_folder).resolve(), f"{base.resolve().name}-{step.step.replace('/', '-')}"
+
+
+def submit_steps(
+    cluster: str,
+    title: str,
+    planned: Sequence[Planned],
+    executor_of: Callable[[Step, Mapping[str, str]], Any],
+    withdraw: Callable[[Mapping[str, str]], None],
+) -> list[tuple[Job, ...]]:
+    """Submit the steps in order, each after those that it waits for; a sweep's runs are an array a step.
+
+    Args:
+        cluster: its name in the jobs.
+        title: its name for people.
+        planned: the runs.
+        executor_of: submitit's executor for a step, from the ids of the jobs before it, by step.
+        withdraw: takes back the jobs with these ids, by step; called where one is refused.
+
+    Returns:
+        the jobs of each run.
+
+    Raises:
+        SubmitError: where the scheduler refuses.
+        ConfigError: for a value that it does not know.
+    """
+    from jobs.runner import run_steps
+
+    ids: dict[str, str] = {}
+    found: list[list[Job]] = [[] for _ in planned]
+    runs = [str(plan.run.path.resolve()) for plan in planned]
+    try:
+        for step in planned[0].steps:
+            jobs = executor_of(step, ids).map_array(run_steps, runs, [(step.step,)] * len(runs))
+            ids[step.step] = jobs[0].job_id.partition("_")[0]
+            for jobs_of_run, job, plan in zip(found, jobs, planned):
+                output = str(job.paths.stdout)
+                jobs_of_run.append(
+                    Job(cluster, job.job_id, socket.gethostname(), (step.step,), plan.submitit_folder, output)
+                )
+    except Exception as error:
+        if ids:
+            withdraw(ids)
+        if isinstance(error, ConfigError):
+            raise
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise SubmitError(f"{step.label}: {title} did not take the job: {said[-1]}") from error
+    return [tuple(jobs_of_run) for jobs_of_run in found]
 
 
 class Scheduler(Protocol):

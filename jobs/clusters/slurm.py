@@ -9,12 +9,11 @@ with srun::
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs.clusters.base import NOWHERE, Entry, Phase, Planned, SubmitError
+from jobs.clusters.base import NOWHERE, Entry, Phase, Planned, SubmitError, place_of, submit_steps
 from jobs.resources import Profile, Resources, walltime_minutes
 from jobs.spec import Job, Step
 
@@ -43,27 +42,13 @@ class Slurm:
 
     def submit(self, planned: Sequence[Planned], resources: Resources, profile: Profile) -> Sequence[tuple[Job, ...]]:
         """Submit the steps in order, each after those that it waits for; a sweep's runs are an array a step."""
-        from jobs.runner import run_steps
-
-        ids: dict[str, str] = {}
-        found: list[list[Job]] = [[] for _ in planned]
-        try:
-            for step in planned[0].steps:
-                executor = self._executor(planned, step, resources, profile, ids)
-                runs = [str(plan.run.path.resolve()) for plan in planned]
-                jobs = executor.map_array(run_steps, runs, [(step.step,)] * len(runs))
-                ids[step.step] = jobs[0].job_id.partition("_")[0]
-                for jobs_of_run, job, plan in zip(found, jobs, planned):
-                    output = str(job.paths.stdout)
-                    jobs_of_run.append(
-                        Job("slurm", job.job_id, socket.gethostname(), (step.step,), plan.submitit_folder, output)
-                    )
-        except Exception as error:
-            if ids:
-                self.cancel(list(ids.values()))
-            said = str(error).strip().splitlines() or [type(error).__name__]
-            raise SubmitError(f"{step.label}: Slurm did not take the job: {said[-1]}") from error
-        return [tuple(jobs_of_run) for jobs_of_run in found]
+        return submit_steps(
+            "slurm",
+            "Slurm",
+            planned,
+            lambda step, ids: self._executor(planned, step, resources, profile, ids),
+            lambda ids: self.cancel(list(ids.values())),
+        )
 
     def look(self, ids: Sequence[str], outputs: Mapping[str, str] = NOWHERE) -> Mapping[str, Entry]:
         """One squeue for all; for those that it has forgotten one sacct, where the site has it."""
@@ -94,11 +79,10 @@ class Slurm:
     ) -> submitit.SlurmExecutor:
         from jobs.clusters.slurm_executor import BatchExecutor
 
-        first = planned[0]
-        base = first.run.path if len(planned) == 1 else first.run.path.parent
-        executor = BatchExecutor((base / first.submitit_folder).resolve(), python=profile.python or None)
-        name = f"{base.resolve().name}-{step.step.replace('/', '-')}"
-        executor.update_parameters(**parameters(step, resources, profile, name, first.cwd, ids, array=len(planned) > 1))
+        folder, name = place_of(planned, step)
+        executor = BatchExecutor(folder, python=profile.python or None)
+        cwd, array = planned[0].cwd, len(planned) > 1
+        executor.update_parameters(**parameters(step, resources, profile, name, cwd, ids, array))
         return executor
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from segdist.config import ConfigError
+from segdist.results import job_environment
 
 _FIRST_PORT, _PORTS = 10_000, 20_000
 
@@ -31,11 +32,7 @@ class Allocation:
         """What every rank is told about its job."""
         if self.scheduler == "none":
             return {}
-        return {
-            "SEGDIST_JOB_CLUSTER": self.scheduler,
-            "SEGDIST_JOB_ID": self.job_id,
-            "SEGDIST_RESTART": str(self.restarts),
-        }
+        return job_environment({"cluster": self.scheduler, "id": self.job_id, "restart": str(self.restarts)})
 
     @property
     def port(self) -> int:

@@ -7,7 +7,6 @@ ended. No rank outlives the process that started it, however that ends.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import selectors
 import signal
@@ -18,13 +17,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from segdist.runtime.kernel import end_with_parent
 from segdist.runtime.ranks import Ranks
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """Signals that are passed on to every rank; after the first two the ranks have the grace time to end."""
 
 STDOUT, STDERR = 1, 2
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -307,20 +306,11 @@ class _Copy:
 
 
 def _before_exec(group: int, cores: Sequence[int]) -> Callable[[], None]:
-    """What a child does between fork and exec: join its node, take the node's cores, die with the launcher.
-
-    PR_SET_PDEATHSIG survives exec and is tied to the thread that forks, hence the main thread. The look-up of
-    prctl may take a lock, so it is done here, before the fork.
-    """
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
-    launcher = os.getpid()
+    """What a child does between fork and exec: join its node, take the node's cores, die with the launcher."""
+    die_with_launcher = end_with_parent(os.getpid(), signal.SIGKILL)
 
     def prepare() -> None:
-        if prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-        if os.getppid() != launcher:  # it died before prctl: nobody will be told
-            os.kill(os.getpid(), signal.SIGKILL)
+        die_with_launcher()
         os.setpgid(0, group)
         os.sched_setaffinity(0, cores)
 

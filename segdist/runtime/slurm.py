@@ -13,7 +13,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from segdist.runtime.allocation import Allocation
 from segdist.runtime.processes import (
@@ -198,7 +198,7 @@ def requeue(allocation: Allocation) -> str | None:
     return None if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"
 
 
-def being_requeued(allocation: Allocation, environ: Mapping[str, str] = os.environ) -> bool:
+def being_requeued(allocation: Allocation) -> bool:
     """Whether Slurm has taken this job back (preemption, a lost node, an administrator) and will start it again.
 
     The count of restarts goes up when that is decided; the state is COMPLETING for a cancelled job as well.
@@ -208,7 +208,6 @@ def being_requeued(allocation: Allocation, environ: Mapping[str, str] = os.envir
         capture_output=True,
         text=True,
         check=False,
-        env=dict(environ),
     )
     count = done.stdout.strip().strip("|")
     return done.returncode == 0 and count.isdecimal() and int(count) > allocation.restarts

@@ -10,12 +10,11 @@ are not deleted. They find it unfinished and wait again, behind the continuation
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.clusters.base import NOWHERE, Entry, Phase, Planned, SubmitError
+from jobs.clusters.base import NOWHERE, Entry, Phase, Planned, SubmitError, place_of, submit_steps
 from jobs.clusters.pbs.chain import Chain, look_at_chains
 from jobs.clusters.pbs.dialect import Dialect, find_dialect
 from jobs.clusters.pbs.qstat import call, pbs_id
@@ -57,37 +56,22 @@ class Pbs:
         """Submit the steps in order, each after those that it waits for; a sweep's runs are an array a step."""
         from submitit.core import plugins
 
-        from jobs.runner import run_steps
-
         require(
             "pbs" in plugins.get_executors() and "pbs" in plugins.get_job_environments(),
             "--cluster pbs: submitit does not know the PBS plugin; install this package again: "
             "python -m pip install --editable .",
         )
         dialect = find_dialect(profile.dialect)
-        ids: dict[str, str] = {}
-        found: list[list[Job]] = [[] for _ in planned]
-        try:
-            for step in planned[0].steps:
-                executor = self._executor(planned, step, resources, profile, ids, dialect)
-                runs = [str(plan.run.path.resolve()) for plan in planned]
-                jobs = executor.map_array(run_steps, runs, [(step.step,)] * len(runs))
-                ids[step.step] = jobs[0].job_id.partition("_")[0]
-                for jobs_of_run, job, plan in zip(found, jobs, planned):
-                    output = str(job.paths.stdout)
-                    jobs_of_run.append(
-                        Job("pbs", job.job_id, socket.gethostname(), (step.step,), plan.submitit_folder, output)
-                    )
-        except ConfigError:
-            self._withdraw(ids, len(planned) > 1)
-            raise
-        except Exception as error:
-            self._withdraw(ids, len(planned) > 1)
-            said = str(error).strip().splitlines() or [type(error).__name__]
-            raise SubmitError(f"{step.label}: PBS did not take the job: {said[-1]}") from error
+        found = submit_steps(
+            "pbs",
+            "PBS",
+            planned,
+            lambda step, ids: self._executor(planned, step, resources, profile, ids, dialect),
+            lambda ids: self._withdraw(ids, len(planned) > 1),
+        )
         if dialect == "torque" and len(planned) == 1:
             self._drop_stuck(planned[0].steps, found[0])
-        return [tuple(jobs_of_run) for jobs_of_run in found]
+        return found
 
     def look(self, ids: Sequence[str], outputs: Mapping[str, str] = NOWHERE) -> Mapping[str, Entry]:
         """One qstat for all; the files of a job say which job continues it, and how one ended that is forgotten."""
@@ -115,8 +99,7 @@ class Pbs:
         self._delete(stuck)
 
     def _withdraw(self, ids: Mapping[str, str], arrays: bool) -> None:
-        if ids:
-            self._delete([f"{one}[]" if arrays else one for one in reversed(list(ids.values()))])
+        self._delete([f"{one}[]" if arrays else one for one in reversed(list(ids.values()))])
 
     def _delete(self, names: Sequence[str]) -> None:
         refused = []
@@ -148,12 +131,10 @@ class Pbs:
             def affinity(cls) -> int:
                 return 2  # a script can be shown where there is no PBS
 
-        first = planned[0]
         array = len(planned) > 1
-        base = first.run.path.parent if array else first.run.path
-        executor = Executor((base / first.submitit_folder).resolve(), python=profile.python or None)
-        name = f"{base.resolve().name}-{step.step.replace('/', '-')}"
-        values = parameters(step, resources, profile, name, first.cwd, dialect)
+        folder, name = place_of(planned, step)
+        executor = Executor(folder, python=profile.python or None)
+        values = parameters(step, resources, profile, name, planned[0].cwd, dialect)
         after = [ids[other] for other in step.after]
         values["after"] = tuple(
             After(f"{executor.folder}/{one}{'_%a' if array else ''}", ok=not step.always) for one in after
