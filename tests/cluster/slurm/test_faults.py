@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from segdist.results import RunFolder
+from pathlib import Path
+
+import pytest
+
+from segdist.results import RunFolder, read_metrics
 
 from .conftest import MEASURED, TRUTH_S, Cluster, epochs, until
+from .lab import SlurmLab
 
 EPOCHS = 60
 
@@ -29,6 +34,14 @@ def _assert_whole(cluster: Cluster, run: RunFolder, restarts: int, count: int = 
 
 def _completes(cluster: Cluster, run: RunFolder, seconds: float) -> None:
     until(lambda: cluster.queue(cluster.job(run), "State") in ("COMPLETED", "FAILED"), seconds, "the job ends")
+
+
+@pytest.fixture(scope="module")
+def pace(lab: SlurmLab, tmp_path_factory: pytest.TempPathFactory, streets: Path) -> float:
+    """Epochs a second that two nodes do here, so that a training can be made as long as a test needs it."""
+    cluster = Cluster(lab, tmp_path_factory.mktemp("pace"), streets)
+    run = cluster.submit("train", "probe", "--epochs", "20", "--nodes", "2", "--wait")
+    return 20 / float(read_metrics(run.step("train").metrics_jsonl)[-1]["elapsed_s"])
 
 
 def test_scancel_of_a_running_step_is_a_failure_with_its_reason(cluster: Cluster) -> None:
@@ -85,22 +98,22 @@ def test_a_node_powered_off_in_mid_epoch_costs_what_was_not_saved(cluster: Clust
     _assert_whole(cluster, run, restarts=1)
 
 
-def test_a_job_that_reaches_its_walltime_ends_complete(cluster: Cluster) -> None:
-    count = 200  # more than fits into a minute
+def test_a_job_that_reaches_its_walltime_ends_complete(cluster: Cluster, pace: float) -> None:
+    count = int(80 * pace)  # more than fits into a minute
     profile = cluster.folder / "short.toml"
-    profile.write_text("signal_before_s = 30\n")
+    profile.write_text("signal_before_s = 10\n")  # Slurm sends it up to 30 s earlier, and never at the very start
     run = cluster.submit(
         "train", "walltime", "--profile", str(profile), "--walltime", "00:01:00", "--epochs", str(count),
         "--nodes", "2",
     )  # fmt: skip
     _completes(cluster, run, 280)
     row = cluster.status(run)["train"]
-    assert row["restarts"] >= 1
+    assert row["restarts"] >= 1, row
     _assert_whole(cluster, run, restarts=row["restarts"], count=count)
 
 
-def test_of_two_copies_of_a_job_the_older_one_stops_writing(cluster: Cluster) -> None:
-    count = 200  # so that the older copy is still at work when the newer one starts
+def test_of_two_copies_of_a_job_the_older_one_stops_writing(cluster: Cluster, pace: float) -> None:
+    count = int(60 * pace)  # so that the older copy is still at work when the newer one starts
     run = _start(cluster, "cut", "--nodes", "1", count=count)
     job = cluster.job(run)
     (old,) = cluster.ranks(job, 0)
