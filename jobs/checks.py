@@ -17,6 +17,7 @@ from jobs.spec import (
 )
 from segdist.config import ConfigError, require
 from segdist.results import RunFolder
+from segdist.resume import choose_start
 
 
 def unused_run(task: str, submission: Submission) -> str:
@@ -55,7 +56,7 @@ def check_model(task: str, submission: Submission, run: RunFolder) -> None:
     )
 
 
-def check_free(run: RunFolder, steps: Steps, overwrite: bool) -> None:
+def check_free(run: RunFolder, steps: Steps) -> None:
     """Refuse, with ConfigError, a run that another job works on, and results that would be lost."""
     require(not run.path.exists() or run.path.is_dir(), f"--run {run.path}: is no folder; give another name")
     if run.run_json.exists():
@@ -72,9 +73,11 @@ def check_free(run: RunFolder, steps: Steps, overwrite: bool) -> None:
         )
         where = f"submit from {job.host}" if job.cluster == "local" else "try again when its scheduler answers"
         require(state.ended, f"{holder} may be at work in it; {where}, or give another --run")
-    for step, _ in steps:
-        result = step.folder(run).result_json
-        require(
-            overwrite or step.task == "report" or not result.exists(),
-            f"{result}: {step.label} has a result already; give --overwrite to replace it, or another --run",
-        )
+    for step, config in steps:
+        if config is not None:
+            choose_start(step.folder(run), config, {})
+
+
+def going_on(run: RunFolder, steps: Steps) -> list[str]:
+    """The steps that go on from what an earlier job has saved."""
+    return [step.step for step, config in steps if config and choose_start(step.folder(run), config, {}) == "resume"]

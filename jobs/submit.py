@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import segdist
-from jobs.checks import check_free, check_model, unused_run
+from jobs.checks import check_free, check_model, going_on, unused_run
 from jobs.clusters import choose_cluster, local, scheduler
 from jobs.clusters.base import Planned, SubmitError
 from jobs.processes import this_process
@@ -82,7 +82,7 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
 
     for run, one, steps in plans:
         check_model(task, one, run)
-        check_free(run, steps, one.overwrite)
+        check_free(run, steps)
     preflight(first)
 
     print(f"cluster: {cluster} ({why})")
@@ -90,6 +90,8 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
         print(f"sweep:   {len(plans)} runs in {plans[0][0].path.parent}")
     for run, one, steps in plans:
         print(describe(run, steps, one))
+        for name in going_on(run, steps):
+            print(f"note: {name} goes on from its newest checkpoint; --overwrite starts it afresh")
     if cluster == "local" and resources.max_restarts not in (None, profile.max_restarts):
         print("note: --max-restarts: nothing requeues a job of the local cluster")
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
@@ -235,10 +237,12 @@ def _earlier(run: RunFolder) -> tuple[dict[str, Any], ...]:
 
 
 def _write(run: RunFolder, spec: JobSpec, steps: Steps) -> None:
+    kept = going_on(run, steps)
     for step, config in steps:
         folder = step.folder(run)
-        for stale in (folder.result_json, folder.metrics_jsonl):
-            stale.unlink(missing_ok=True)
+        folder.result_json.unlink(missing_ok=True)
+        if step.step not in kept:
+            folder.metrics_jsonl.unlink(missing_ok=True)
         for log in folder.logs.glob("*.log"):
             log.replace(log.with_name(f"{log.name}.1"))
         if config is not None:

@@ -25,6 +25,7 @@ from segdist.config import TASKS, ConfigError, PipelineConfig, TaskConfig, requi
 from segdist.launch_pipeline import run_pipeline
 from segdist.launch_step import MAX_RESTARTS, launch, settle_earlier
 from segdist.results import RunFolder, StepFolder
+from segdist.resume import choose_start
 from segdist.runtime.allocation import THIS_MACHINE, Allocation, slurm_allocation
 from segdist.runtime.cores import physical_cores, share
 from segdist.runtime.pbs import pbs_allocation
@@ -255,10 +256,7 @@ def run_step(
     settled = settle_earlier(step, allocation, options.max_restarts)
     if settled is not None:
         return settled
-    require(
-        config.overwrite or not step.result_json.exists(),
-        f"{step.result_json}: exists; give another --run, or --overwrite to replace it",
-    )
+    choose_start(step, config, {**os.environ, **allocation.environment})  # refuses what the ranks would refuse
     cores = physical_cores(os.sched_getaffinity(0))
     port = choose_master_port(os.environ, allocation)
     nodes = (len(allocation.hosts) or 1) if options.nodes is None else options.nodes

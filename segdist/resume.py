@@ -1,6 +1,6 @@
 """How a step starts: afresh, from its newest checkpoint, or not at all because this job has ended it already.
 
-Only the standard library is imported here: the launcher asks too, before it starts a rank.
+Only the standard library is imported here: who submits a job asks too, and the launcher before it starts a rank.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def choose_start(step: StepFolder, config: TaskConfig, environ: Mapping[str, str
 
     A restarted job goes on, whatever ``overwrite`` says, unless the result there is another job's: then its earlier
     life ended before it came to this step. A training that failed goes on from its checkpoints, as one that
-    was killed does.
+    was killed does. A result that says the step was skipped is in nobody's way.
 
     Returns:
         "fresh": remove what is there; "resume": go on from the newest good checkpoint; "done": exit with 0.
@@ -36,7 +36,7 @@ def choose_start(step: StepFolder, config: TaskConfig, environ: Mapping[str, str
         return "resume" if has_checkpoints(step) and isinstance(config, TrainConfig) else "fresh"
     if config.overwrite:
         return "fresh"
-    if step.result_json.exists():
+    if step.result_json.exists() and not (result is not None and result.status == "skipped"):
         if result is not None and result.status == "failed" and can_resume:
             return "resume"
         raise ConfigError(f"{step.result_json}: exists; give another --run, or --overwrite to replace it")

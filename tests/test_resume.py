@@ -38,6 +38,8 @@ def folder(tmp_path):
         (None, True, TrainConfig(overwrite=True), JOB, "fresh"),
         ("completed", True, TrainConfig(overwrite=True), JOB, "fresh"),
         ("failed", True, TrainConfig(), JOB, "resume"),
+        ("skipped", True, TrainConfig(), JOB, "resume"),
+        ("skipped", False, TrainConfig(), JOB, "fresh"),
         (None, False, TrainConfig(overwrite=True), RESTARTED, "fresh"),
         (None, True, TrainConfig(overwrite=True), RESTARTED, "resume"),
         (None, True, TrainConfig(training=NEVER), RESTARTED, "resume"),

@@ -122,6 +122,24 @@ def test_overwrite_starts_afresh_but_a_restarted_job_goes_on_and_a_completed_one
     assert [row["epoch"] for row in read_metrics(run.run.step("train").metrics_jsonl)] == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("segdist.launch", "--ranks-per-node", "2", "train"),
+     ("jobs.submit", "train", "--cluster", "local", "--ranks-per-node", "2", "--wait")],
+    ids=["launch", "submit"],
+)  # fmt: skip
+def test_the_same_command_goes_on_after_a_failure(command, training, undisturbed, run_python):
+    run = training()
+    start = run.start(faults={1: [{"place": "step", "count": 6}]})
+    assert start.wait(1) == -9
+    start.codes()
+    assert run.run.step("train").read_result().status == "failed"
+    again = run_python(*command, "--run", run.path, "--data", run.data, *run.options)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "goes on from" in (run.run.step("train").logs / "rank0.log").read_text()
+    assert_same(run.left(), undisturbed())
+
+
 def test_an_old_copy_of_a_restarted_job_stops_and_writes_nothing_more(training, undisturbed):
     """As after a partition: the old copy is frozen, the new one starts and ends, and then the old one wakes."""
     run = training()

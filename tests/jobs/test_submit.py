@@ -239,9 +239,24 @@ def test_a_run_without_a_model_cannot_be_evaluated(capsys: pytest.CaptureFixture
 def test_a_result_is_not_lost_without_overwrite(capsys: pytest.CaptureFixture[str]) -> None:
     RunFolder("r").step("train").write_result(Result("train", "train", "completed", "2026-01-31T12:00:00Z"))
     assert refusal(capsys, "train", "--run", "r") == (
-        "error: r/train/result.json: train has a result already; give --overwrite to replace it, or another --run"
+        "error: r/train/result.json: exists; give another --run, or --overwrite to replace it"
     )
     assert main(["train", "--run", "r", "--overwrite", "--dry-run"], COMMANDS) == 0
+
+
+def test_a_training_that_failed_goes_on_and_its_rows_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    step = RunFolder("r").step("train")
+    step.write_result(Result("train", "train", "failed", "2026-01-31T12:00:00Z"))
+    step.checkpoints.mkdir()
+    (step.checkpoints / "last.pt").write_bytes(b"")
+    step.metrics_jsonl.write_text('{"epoch": 1}\n')
+    goes_on = "note: train goes on from its newest checkpoint; --overwrite starts it afresh"
+    assert main(["train", "--run", "r", "--dry-run"], COMMANDS) == 0
+    assert goes_on in capsys.readouterr().out
+    assert main(["train", "--run", "r", "--dry-run", "--overwrite"], COMMANDS) == 0
+    assert goes_on not in capsys.readouterr().out
+    assert main(["train", "--run", "r", "--wait"], COMMANDS) != 0  # the program behind COMMANDS is none
+    assert step.metrics_jsonl.read_text() == '{"epoch": 1}\n'
 
 
 def test_a_run_at_work_is_refused_with_its_holder(capsys: pytest.CaptureFixture[str]) -> None:
