@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+NICE = 10
+"""What the writing thread adds to its niceness: all cores are busy with the training, whose threads wait for the
+slowest of them at every layer."""
 
 
 class Snapshot:
@@ -60,6 +65,8 @@ class Writer:
 
         def body() -> None:
             began = time.monotonic()
+            own = threading.get_native_id()  # on Linux each thread has a priority of its own
+            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + NICE)
             try:
                 work()
             except BaseException as error:

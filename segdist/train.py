@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from segdist.config import STRIDE, TrainConfig, parse_size, require
+from segdist.config import STRIDE, TrainConfig, TrainingConfig, parse_size, require
 from segdist.data.augment import Augment
 from segdist.data.dataset import RandomCrops, WholeImages
 from segdist.data.labels import load_label_set
@@ -104,6 +105,7 @@ def train(session: Session, config: TrainConfig) -> dict[str, Any]:
             score = validate(kept, splits["val"], session, precision, how.val_size, len(labels), row_step - 1)
         if score is None:
             keeper.stop(position, net, optimizer, average)
+        require_trained(position, score.loss, how, keeper)
         images = len(sampler) * sampler.batch
         row = {
             "epoch": position.epoch + 1,
@@ -206,6 +208,19 @@ def report_not_finite(in_a_row: int, step: int, names: list[str], stepper: Stepp
     raise FloatingPointError(
         f"{text}{again}; --lr {stepper.how.lr} may be too large, or --on-nan skip leaves such steps out; "
         + keeper.last_saved()
+    )
+
+
+def require_trained(position: Position, validation_loss: float, how: TrainingConfig, keeper: Keeper) -> None:
+    """Refuse an epoch that says nothing; raises FloatingPointError."""
+    if position.losses and all(loss is None for loss in position.losses):
+        what = f"each of its {len(position.losses)} steps was left out, as its loss or gradient was not finite"
+    elif not math.isfinite(validation_loss):
+        what = f"the validation loss is {validation_loss}"
+    else:
+        return
+    raise FloatingPointError(
+        f"epoch {position.epoch + 1}: {what}; --lr {how.lr} may be too large; {keeper.last_saved()}"
     )
 
 

@@ -84,7 +84,9 @@ class Start:
 
     def kill(self) -> None:
         """End what is left of it."""
-        self.signal(signal.SIGKILL, *(rank for rank in range(len(self.pids)) if rank not in self.ended))
+        for rank in range(len(self.pids)):
+            if rank not in self.ended:
+                self.signal(signal.SIGKILL, rank)
         self.codes()
 
     def log(self, rank: int = 0) -> str:

@@ -1,8 +1,15 @@
 """One rank fails, is killed or hangs: every rank ends, and says which it was and where."""
 
+import math
+import re
 import signal
+from types import SimpleNamespace
 
 import pytest
+
+from segdist.config import TrainingConfig
+from segdist.train import require_trained
+from segdist.training_state import Position
 
 WITHIN = ("--timeout", "3")
 
@@ -64,6 +71,14 @@ def test_a_frozen_rank_is_named_with_its_step(training):
     start.codes()
 
 
+def test_where_rank_0_is_frozen_the_others_say_so(training):
+    start = training("run", 2, *WITHIN).start(faults={0: [{"place": "image", "count": 3, "act": "hang"}]})
+    assert start.wait(1) == 1
+    assert "error: rank 0 is gone or does not answer" in start.log(1)
+    start.signal(signal.SIGKILL, 0)
+    start.codes()
+
+
 def test_a_loss_that_is_not_finite_stops_all_with_step_samples_and_checkpoint(training):
     run = training()
     start = run.start(faults={1: [{"place": "loss", "count": 6, "act": "not finite"}]})
@@ -92,9 +107,30 @@ def test_a_step_that_is_not_finite_can_be_left_out(training, world):
 
 def test_steps_that_are_never_finite_end_the_training_all_the_same(training):
     run = training("run", 1, "--on-nan", "skip", "--batch", "1", "--epochs", "2")
-    faults = [{"place": "loss", "count": count, "act": "not finite"} for count in range(1, 20)]
+    faults = [{"place": "loss", "count": count, "act": "not finite"} for count in range(5, 20)]
     start = run.start("--batch", "1", "--data", str(run.data), faults={0: faults})
     assert start.codes() == [1]
     assert start.log().count("the step is left out") == 9
-    assert "error: step 10: the loss or its gradient is not finite, with " in start.log()
+    assert "error: step 14: the loss or its gradient is not finite, with " in start.log()
     assert ", the 10th in a row; --lr" in start.log()
+
+
+def test_an_epoch_of_which_nothing_is_left_ends_the_training(training):
+    run = training("run", 1, "--on-nan", "skip")
+    faults = [{"place": "loss", "count": count, "act": "not finite"} for count in range(5, 9)]
+    start = run.start(faults={0: faults})
+    assert start.codes() == [1]
+    assert "error: epoch 2: each of its 4 steps was left out, as its loss or gradient was not finite" in start.log()
+    assert "the last good checkpoint is " in start.log()
+    assert "epoch 1/3: loss" in start.log()
+    assert "Traceback" not in start.log()
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_validation_loss_that_is_not_finite_is_an_error_with_the_epoch(loss):
+    keeper = SimpleNamespace(last_saved=lambda: "there is no checkpoint yet")
+    position = Position(epoch=2, losses=[0.5, None])
+    said = f"epoch 3: the validation loss is {loss}; --lr 0.01 may be too large; there is no checkpoint yet"
+    with pytest.raises(FloatingPointError, match=re.escape(said)):
+        require_trained(position, loss, TrainingConfig(lr=0.01), keeper)
+    require_trained(position, 0.5, TrainingConfig(), keeper)

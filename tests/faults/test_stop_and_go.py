@@ -9,6 +9,7 @@ import pytest
 from segdist.checkpoint import read_checkpoint
 from segdist.fence import holder_path
 from segdist.results import read_metrics
+from segdist.runtime.cpu import read_cpu
 
 from .harness import STEPS, assert_same, same
 
@@ -35,6 +36,19 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step_and_the_next_start_goes
     again = run.finish()
     assert f"last.pt: step {done} (epoch 2, {done - 4} of 4 steps done)" in again.log(0)
     assert_same(run.left(), undisturbed())
+
+
+@pytest.mark.skipif(not read_cpu().has_bf16, reason="this CPU multiplies no bf16: neither AVX512_BF16 nor AMX")
+def test_a_training_in_bf16_through_ipex_goes_on_to_the_last_bit(training, undisturbed):
+    bf16 = ("--ipex", "on", "--precision", "bf16")
+    run = training("run", 2, *bf16)
+    start = run.start(faults={0: [{"place": "step", "count": 7}]})
+    assert start.wait(0) == -9
+    start.kill()
+    again = run.finish()
+    assert "precision: bf16 (asked for; ipex.optimize)" in again.log()
+    assert "goes on from" in again.log()
+    assert_same(run.left(), undisturbed(2, *bf16))
 
 
 def test_a_signal_in_the_validation_loses_no_step(training, undisturbed):

@@ -7,7 +7,7 @@ from segdist.config import ConfigError
 from segdist.data.labels import load_label_set
 from segdist.models.build import build_net, count_parameters
 from segdist.models.files import ModelInfo, load_model, save_model
-from segdist.models.pretrained import load_pretrained
+from segdist.models.pretrained import load_initial, load_pretrained
 
 
 def test_a_model_comes_back_as_it_was_saved(tmp_path):
@@ -103,3 +103,17 @@ def test_a_file_of_which_nothing_fits_is_refused(tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ConfigError, match="holds no table of tensors"):
         load_pretrained(net, str(tmp_path / "list.pth"))
+
+
+def test_imagenet_weights_want_the_whole_backbone(tmp_path):
+    weights = imagenet_file(tmp_path / "whole.pth")
+    net = build_net("hrnetv2_w18", 13)
+    assert load_initial(net, "imagenet", str(tmp_path / "whole.pth")).taken == len(weights) - 2
+    lacking = {name: tensor for name, tensor in weights.items() if name != "conv1.weight"}
+    torch.save({**lacking, "stage4.2.fuse_layers.3.2.0.1.bias": torch.zeros(3)}, tmp_path / "lacking.pth")
+    said = r"--init imagenet .*: lacks 2 tensors of the net's backbone \(first: conv1.weight\); give the classification"
+    with pytest.raises(ConfigError, match=said):
+        load_initial(net, "imagenet", str(tmp_path / "lacking.pth"))
+    assert load_initial(net, "weights", str(tmp_path / "lacking.pth")).taken == len(weights) - 4
+    with pytest.raises(ConfigError, match=r"imagenet .*: lacks \d+ tensors"):
+        load_initial(build_net("hrnetv2_w48", 13), "imagenet", str(tmp_path / "whole.pth"))
