@@ -36,9 +36,9 @@ def mounted(tmp_path):
         subprocess.run(["umount", "-l", str(place)], capture_output=True, check=False)
 
 
-def frozen(run, *options):
+def frozen(run, *options, act="hang"):
     """A start whose rank 0 stands still in epoch 2."""
-    start = run.start(*options, faults={0: [FROZEN]})
+    start = run.start(*options, faults={0: [{**FROZEN, "act": act}]})
     start.await_text("epoch 1/3")
     start.await_frozen(0)
     return start
@@ -76,7 +76,7 @@ def test_a_full_disk_costs_nothing_that_was_saved(training, mounted, undisturbed
 def test_a_run_folder_that_becomes_read_only_costs_nothing_that_was_saved(training, mounted, undisturbed):
     run = training()
     mounted("-t", "tmpfs", "-o", "size=24m", "tmpfs", place=run.path)
-    start = frozen(run, "--checkpoint-minutes", "5")  # nothing is being written in the midst of an epoch
+    start = frozen(run, "--checkpoint-minutes", "5", act="hang when written")  # else it is too busy for a remount
     before = saved(run)
     subprocess.run(["mount", "-o", "remount,ro", str(run.path)], check=True)
     start.wake(0)

@@ -79,10 +79,19 @@ def stop_self(name):
     return act
 
 
+def hang_when_written():
+    """Stand still, with nothing half written."""
+    for thread in threading.enumerate():
+        if thread.name == "writer":
+            thread.join()
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 ACTS = {
     "die": lambda _: die_now,
     "stop": stop_self,
     "hang": lambda _: signal_self("SIGSTOP"),
+    "hang when written": lambda _: hang_when_written,
     "fail": lambda name: fail_with(getattr(errno, name)),
     "raise": lambda text: lambda: raise_error(text),
     "wait": lambda seconds: lambda: time.sleep(seconds),

@@ -110,8 +110,8 @@ def test_one_bad_rank_fails_its_step_and_stops_those_behind_it(login: Login) -> 
 
 def test_a_step_that_saved_before_its_walltime_goes_on_in_another_job_and_those_behind_it_wait(login: Login) -> None:
     profile = login.folder / "site.toml"
-    profile.write_text("signal_before_s = 18\n")
-    options = ("--walltime", "00:00:20", "--profile", str(profile), "--nodes", "2", "--sizes", "64x128")
+    profile.write_text("signal_before_s = 36\n")
+    options = ("--walltime", "00:00:40", "--profile", str(profile), "--nodes", "2", "--sizes", "64x128")
     run = login.submit("pipeline", *options, how={"train": "save"})
     login.begun(run)
     login.begun(run, restart=1)
@@ -131,8 +131,8 @@ def test_a_step_that_saved_before_its_walltime_goes_on_in_another_job_and_those_
 @PBSPRO
 def test_restarts_are_bounded(login: Login) -> None:
     profile = login.folder / "site.toml"
-    profile.write_text("signal_before_s = 18\n")
-    options = ("--walltime", "00:00:20", "--profile", str(profile), "--max-restarts", "0")
+    profile.write_text("signal_before_s = 36\n")
+    options = ("--walltime", "00:00:40", "--profile", str(profile), "--max-restarts", "0")
     run = login.submit("train", *options, how={"train": "save"})
     login.wait_for(run, train="failed")
     assert "restarted 0 times already" in (login.state(run).steps[0].error or "")
