@@ -16,6 +16,7 @@ from jobs.spec import (
     TrainSubmission,
 )
 from segdist.config import ConfigError, require
+from segdist.fence import require_free
 from segdist.results import RunFolder
 from segdist.resume import choose_start
 
@@ -76,6 +77,7 @@ def check_free(run: RunFolder, steps: Steps) -> None:
     for step, config in steps:
         if config is not None:
             choose_start(step.folder(run), config, {})
+            require_free(step.folder(run), {})
 
 
 def going_on(run: RunFolder, steps: Steps) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -65,9 +66,10 @@ class Writer:
 
         def body() -> None:
             began = time.monotonic()
-            own = threading.get_native_id()  # on Linux each thread has a priority of its own
-            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + NICE)
             try:
+                with contextlib.suppress(OSError):  # a sandbox that forbids it costs speed only
+                    own = threading.get_native_id()  # on Linux each thread has a priority of its own
+                    os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + NICE)
                 work()
             except BaseException as error:
                 self._error = error

@@ -91,13 +91,13 @@ class CheckpointFolder:
     def newest(self, log: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that is whole, and what it holds; None where there is none at all.
 
-        A damaged one is named through ``log`` and set aside as ``NAME.damaged``.
+        A damaged one is named through ``log`` and set aside as ``NAME.damaged``. ``best.pt`` is the last resort.
 
         Raises:
             Damaged: where there are checkpoints and none is whole.
         """
         damaged: list[str] = []
-        for path in [*([self.last] if self.last.exists() else []), *self._older()]:
+        for path in [path for path in (self.last, *self._older(), self.best) if path.exists()]:
             try:
                 state = read_checkpoint(path)
             except Damaged as error:
@@ -107,9 +107,11 @@ class CheckpointFolder:
                 continue
             self._last_step = state["step"] if path == self.last else None
             return path, state
-        if damaged:
+        aside = sorted(self.path.glob("*.damaged"))
+        if aside:
+            why = "; ".join(damaged) or f"{', '.join(path.name for path in aside)} set aside before"
             raise Damaged(
-                f"{self.path}: no checkpoint is whole ({'; '.join(damaged)}); put a good one there as last.pt, "
+                f"{self.path}: no checkpoint is whole ({why}); put a good one there as last.pt, "
                 "or start again with --overwrite"
             )
         return None

@@ -114,7 +114,7 @@ def read_holder(step: StepFolder) -> Holder | None:
     path = holder_path(step)
     try:
         return Holder(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: does not say who works on the step ({error}); remove it if nobody does") from error
@@ -176,17 +176,35 @@ def claim(
         if not _create(path, data):  # somebody was faster by a moment
             raise Held(f"{path.parent}: has just been taken by {read_holder(step) or 'another job'}; wait for its end")
     else:
-        if not (holder.is_same_job(own) and own.restart > holder.restart):
-            if not _is_here(holder):
-                log(f"{step.path}: held by {holder}; watching its heartbeat for up to {watch_s:g} s")
-            if is_alive(step, holder, watch_s):
-                raise Held(f"{step.path}: {holder} is at work on it; wait for it, cancel it or give another --run")
+        _refuse_living(step, holder, own, watch_s, log)
         log(f"{step.path}: taken over from {holder}")
         write_atomic(path, data)
     fence = Fence(step, own)
     fence.check()
     fence.start()
     return fence
+
+
+def require_free(
+    step: StepFolder, environ: Mapping[str, str], watch_s: float = WATCH_S, log: Callable[[str], None] = print
+) -> None:
+    """For who prepares a job and claims nothing yet.
+
+    Raises:
+        Held: where another job has the step and is alive.
+    """
+    holder = read_holder(step)
+    if holder is not None:
+        _refuse_living(step, holder, identity(environ), watch_s, log)
+
+
+def _refuse_living(step: StepFolder, holder: Holder, own: Holder, watch_s: float, log: Callable[[str], None]) -> None:
+    if holder.is_same_job(own) and own.restart > holder.restart:
+        return
+    if not _is_here(holder):
+        log(f"{step.path}: held by {holder}; watching its heartbeat for up to {watch_s:g} s")
+    if is_alive(step, holder, watch_s):
+        raise Held(f"{step.path}: {holder} is at work on it; wait for it, cancel it or give another --run")
 
 
 class Fence:
@@ -214,9 +232,12 @@ class Fence:
             OSError: where the file cannot be read.
         """
         holder = read_holder(self.step)
-        if holder is None or holder.token != self.own.token:
+        if self.lost.is_set() or holder is None or holder.token != self.own.token:
+            now = "has lost its holder.json (removed, or the folder with it)"
+            if holder is not None:
+                own = holder.token == self.own.token
+                now = "was away for a while" if own else f"is held by {holder} now"
             self.lost.set()
-            now = f"is held by {holder} now" if holder else "has lost its holder.json (removed, or the folder with it)"
             raise Fenced(f"{self.step.path}: {now}; this was {self.own}, which writes nothing more there")
 
     def release(self) -> None:

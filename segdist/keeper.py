@@ -61,6 +61,7 @@ class Keeper:
         self._saved_step: int | None = None
         self._snapshot = Snapshot()
         self._writer = Writer()
+        session.finish_writing = self._writer.join
 
     # What it goes on from --------------------------------------------------------------------------------------
 
@@ -194,7 +195,7 @@ class Keeper:
 
     def finish(self) -> None:
         """Wait until all is on disk."""
-        self.session.on_main(self._writer.wait)
+        self.session.on_main(self.check)
 
     def stop(
         self,
@@ -232,7 +233,10 @@ class Keeper:
             self.session.check_fence()
 
     def last_saved(self) -> str:
-        """Where the training could go on from."""
+        """Where the training could go on from; rank 0 knows, and tells all."""
+        return self.session.on_main(self._last_saved)
+
+    def _last_saved(self) -> str:
         self._writer.join()
         if self._saved_step is None:
             return "there is no checkpoint yet"

@@ -22,6 +22,7 @@ from typing import NoReturn
 
 from segdist.cli import parse, run_command
 from segdist.config import TASKS, ConfigError, PipelineConfig, TaskConfig, require
+from segdist.fence import require_free
 from segdist.launch_pipeline import run_pipeline
 from segdist.launch_step import MAX_RESTARTS, launch, settle_earlier
 from segdist.results import RunFolder, StepFolder
@@ -256,7 +257,9 @@ def run_step(
     settled = settle_earlier(step, allocation, options.max_restarts)
     if settled is not None:
         return settled
-    choose_start(step, config, {**os.environ, **allocation.environment})  # refuses what the ranks would refuse
+    environ = {**os.environ, **allocation.environment}
+    choose_start(step, config, environ)  # refuses what the ranks would refuse, before their logs are touched
+    require_free(step, environ, log=say)
     cores = physical_cores(os.sched_getaffinity(0))
     port = choose_master_port(os.environ, allocation)
     nodes = (len(allocation.hosts) or 1) if options.nodes is None else options.nodes

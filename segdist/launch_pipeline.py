@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
 
 from segdist.cli import USAGE_ERROR
 from segdist.config import ConfigError, PipelineConfig, QuantizeConfig, TaskConfig, task_of, to_plain
 from segdist.launch_step import record_failure
 from segdist.results import Result, ResultError, RunFolder, StepFolder, job_of, utc_now, write_json
+from segdist.resume import choose_start
 from segdist.runtime.allocation import Allocation
 from segdist.runtime.processes import say
 from segdist.signals import TO_BE_CONTINUED
@@ -19,10 +22,13 @@ RunStep = Callable[[argparse.Namespace, TaskConfig, Sequence[str]], int]
 def run_pipeline(options: argparse.Namespace, config: PipelineConfig, allocation: Allocation, run_step: RunStep) -> int:
     """Run the steps with ``run_step``; a failed one skips those after it, but for the report.
 
-    What a restarted job had completed is not done again.
+    What an earlier start has completed under the same config is not done again.
 
     Returns:
         the exit code of the step that failed, 75 where one is to be continued, else 0.
+
+    Raises:
+        ConfigError: for a result that would be lost, before anything is written.
     """
     run = RunFolder(config.run)
     steps: list[TaskConfig] = [
@@ -31,8 +37,11 @@ def run_pipeline(options: argparse.Namespace, config: PipelineConfig, allocation
         config.quantize(),
         config.evaluate("int8", str(run.model_int8)),
     ]
+    done = _completed(run, steps, {**os.environ, **allocation.environment})
+    for step_config in steps[:done]:
+        say(f"{run.step_of(step_config).result_json}: is completed already, under the same config")
     failure, exit_code = None, 0
-    for step_config in steps:
+    for step_config in steps[done:]:
         step = run.step_of(step_config)
         label = step.path.relative_to(run.path).as_posix().replace("/", " ")
         if failure is not None:
@@ -49,6 +58,25 @@ def run_pipeline(options: argparse.Namespace, config: PipelineConfig, allocation
 
     say(f"report: {write_report([run.path], run.report_html)}")
     return exit_code
+
+
+def _completed(run: RunFolder, steps: Sequence[TaskConfig], environ: Mapping[str, str]) -> int:
+    """How many of the first steps are done; raises ConfigError where the result of a later one is in the way."""
+    done = 0
+    while done < len(steps) and _is_completed(run.step_of(steps[done]), steps[done]):
+        done += 1
+    for config in steps[done:]:
+        choose_start(run.step_of(config), config, environ)
+    return done
+
+
+def _is_completed(step: StepFolder, config: TaskConfig) -> bool:
+    try:
+        before = json.loads(step.config_json.read_text(encoding="utf-8"))
+        completed = step.read_result().status == "completed"
+    except (ResultError, OSError, ValueError):  # it has to be done, or is refused by what is there
+        return False
+    return completed and not config.overwrite and before == json.loads(json.dumps(to_plain(config)))
 
 
 def _run(

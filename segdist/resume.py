@@ -5,12 +5,14 @@ Only the standard library is imported here: who submits a job asks too, and the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from segdist.config import ConfigError, TaskConfig, TrainConfig
 from segdist.fence import restarts
-from segdist.results import Result, ResultError, StepFolder, job_of
+from segdist.results import Result, ResultError, StepFolder, job_of, write_json
 
 Start = Literal["fresh", "resume", "done"]
 
@@ -18,9 +20,9 @@ Start = Literal["fresh", "resume", "done"]
 def choose_start(step: StepFolder, config: TaskConfig, environ: Mapping[str, str]) -> Start:
     """Decide from what the step's folder holds, what was asked for, and whether this is a restarted job.
 
-    A restarted job goes on, whatever ``overwrite`` says, unless the result there is another job's: then its earlier
-    life ended before it came to this step. A training that failed goes on from its checkpoints, as one that
-    was killed does. A result that says the step was skipped is in nobody's way.
+    A restarted job goes on, whatever ``overwrite`` says, unless what is there is another job's: then its earlier life
+    ended before it came to this step. A training that failed goes on from its checkpoints, as one that was killed
+    does. A result that says the step was skipped, or failed with nothing measured, is in nobody's way.
 
     Returns:
         "fresh": remove what is there; "resume": go on from the newest good checkpoint; "done": exit with 0.
@@ -33,19 +35,38 @@ def choose_start(step: StepFolder, config: TaskConfig, environ: Mapping[str, str
     if restarts(environ) > 0 and (result is None or _is_own(result, environ)):
         if result is not None and result.status == "completed":
             return "done"
-        return "resume" if has_checkpoints(step) and isinstance(config, TrainConfig) else "fresh"
+        if not (isinstance(config, TrainConfig) and has_checkpoints(step)):
+            return "fresh"
+        afresh = config.overwrite or config.training.resume == "never"
+        return "fresh" if afresh and not _began_afresh(step, environ) else "resume"
     if config.overwrite:
         return "fresh"
-    if step.result_json.exists() and not (result is not None and result.status == "skipped"):
-        if result is not None and result.status == "failed" and can_resume:
-            return "resume"
+    if step.result_json.exists() and (result is None or result.status == "completed" or result.metrics):
         raise ConfigError(f"{step.result_json}: exists; give another --run, or --overwrite to replace it")
     return "resume" if can_resume else "fresh"
 
 
 def has_checkpoints(step: StepFolder) -> bool:
     """Whether a training left any, good or damaged."""
-    return any(step.checkpoints.glob("*.pt"))
+    return any(step.checkpoints.glob("*.pt")) or any(step.checkpoints.glob("*.pt.damaged"))
+
+
+def note_fresh_start(step: StepFolder, environ: Mapping[str, str]) -> None:
+    """Note, once what was there is removed, which job it was: what is there from now on is its own."""
+    write_json(_begun_path(step), {"job": job_of(environ)})
+
+
+def _began_afresh(step: StepFolder, environ: Mapping[str, str]) -> bool:
+    """Whether an earlier life of this job has come so far."""
+    try:
+        job = json.loads(_begun_path(step).read_text(encoding="utf-8"))["job"]
+    except FileNotFoundError:
+        return False
+    return _is_own_job(job, environ)
+
+
+def _begun_path(step: StepFolder) -> Path:
+    return step.path / "begun.json"
 
 
 def _result(step: StepFolder) -> Result | None:
@@ -56,5 +77,9 @@ def _result(step: StepFolder) -> Result | None:
 
 
 def _is_own(result: Result, environ: Mapping[str, str]) -> bool:
+    return _is_own_job(result.job, environ)
+
+
+def _is_own_job(job: Mapping[str, str], environ: Mapping[str, str]) -> bool:
     own = job_of(environ)
-    return "id" in own and (result.job.get("cluster"), result.job.get("id")) == (own.get("cluster"), own["id"])
+    return "id" in own and (job.get("cluster"), job.get("id")) == (own.get("cluster"), own["id"])

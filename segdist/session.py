@@ -44,6 +44,7 @@ class Session:
     """One rank's surroundings. ``decisions`` collects, in words, what every "auto" became and why.
 
     ``fence`` is rank 0's claim on the step (None on the others), ``stop`` says whether a signal asked to stop.
+    ``finish_writing`` waits for what is being written beside the work.
     """
 
     ranks: Ranks
@@ -55,6 +56,7 @@ class Session:
     stop: StopFlag = field(default_factory=StopFlag)
     fence: Fence | None = None
     decisions: dict[str, str] = field(default_factory=dict)
+    finish_writing: Callable[[], None] = lambda: None
 
     @property
     def is_main(self) -> bool:

@@ -16,7 +16,7 @@ from segdist.cli import USAGE_ERROR
 from segdist.config import ConfigError, EvaluateConfig, QuantizeConfig, TaskConfig, TrainConfig, to_plain
 from segdist.fence import Fence, Fenced, Held, claim, other_holder
 from segdist.results import Result, RunFolder, StepFolder, job_of, utc_now, write_json
-from segdist.resume import choose_start
+from segdist.resume import choose_start, note_fresh_start
 from segdist.runtime.ranks import Ranks
 from segdist.runtime.rendezvous import RanksMissing
 from segdist.runtime.watchdog import is_lost_connection
@@ -54,6 +54,8 @@ def run_task(task: str, config: TaskConfig, ranks: Ranks, cores: Sequence[int], 
         session.on_main(session.check_fence)
     except Exception as failure:
         end = _end_of(failure, session)
+        if session is not None:
+            session.finish_writing()  # a checkpoint on its way to the disk still belongs there
     if end.error is not None and end.code != TO_BE_CONTINUED:
         print(f"error: {end.error}", file=sys.stderr, flush=True)
     machine: dict[str, Any] = {}
@@ -144,6 +146,7 @@ def _begin(session: Session, config: TaskConfig) -> None:
         if isinstance(config, TrainConfig):
             for path in (RunFolder(config.run).model_pt, step.metrics_jsonl, step.steps_jsonl):
                 path.unlink(missing_ok=True)
+        note_fresh_start(step, os.environ)
     step.result_json.unlink(missing_ok=True)
     write_json(step.config_json, to_plain(config))
 

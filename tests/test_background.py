@@ -48,6 +48,17 @@ def test_the_work_is_done_beside_at_a_lower_priority():
     assert not writer.failed
 
 
+def test_where_the_priority_cannot_be_changed_the_work_is_done_all_the_same(monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    writer, done = Writer(), []
+    writer.start(lambda: done.append(1))
+    writer.wait()
+    assert done == [1]
+
+
 def test_an_error_is_known_at_once_and_raised_once_to_who_waits():
     writer = Writer()
 

@@ -82,6 +82,20 @@ def test_where_none_is_whole_it_says_so_and_keeps_them(folder):
     with pytest.raises(Damaged, match=r"no checkpoint is whole .*last.pt: is damaged"):
         newest(folder)
     assert names(folder) == ["last.pt.damaged"]
+    with pytest.raises(Damaged, match=r"no checkpoint is whole \(last.pt.damaged set aside before\); put a good one"):
+        newest(folder)
+
+
+def test_the_best_is_the_last_resort(folder, monkeypatch):
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
+    folder.write(state(1), is_best=True)
+    folder.last.write_bytes(b"")
+    assert newest(folder) == ("best.pt", 1)
+    assert newest(folder) == ("best.pt", 1)
+    again = CheckpointFolder(folder.path, keep=2)
+    again.newest(print)
+    again.write(state(2))
+    assert newest(folder) == ("last.pt", 2)
 
 
 def test_none_at_all_is_none(folder):

@@ -20,6 +20,7 @@ from segdist.fence import (
     other_holder,
     process_start,
     read_holder,
+    require_free,
     superseded,
 )
 from segdist.results import Result, RunFolder, job_of, write_json
@@ -142,6 +143,29 @@ def test_the_heartbeat_finds_that_the_claim_is_lost(step, monkeypatch):
     assert held.lost.wait(10)
     held.release()
     assert read_holder(step).job == "11"
+
+
+def test_a_claim_that_was_away_for_a_while_counts_no_more(step):
+    held = claim(step, JOB)
+    text = holder_path(step).read_text()
+    holder_path(step).unlink()
+    with pytest.raises(Fenced):
+        held.check()
+    holder_path(step).write_text(text)
+    with pytest.raises(Fenced, match="was away for a while"):
+        held.check()
+    held.release()
+
+
+def test_who_prepares_a_job_is_refused_while_another_works_there(step):
+    require_free(step, {})
+    held = claim(step, JOB)
+    for environ in ({}, JOB, {**JOB, "SEGDIST_JOB_ID": "13"}):
+        with pytest.raises(Held, match="job 12 of slurm .* is at work on it; wait for it, cancel it"):
+            require_free(step, environ)
+    require_free(step, restarted(1))
+    held.release()
+    require_free(step, {})
 
 
 def test_a_holder_file_that_was_removed_stops_its_holder(step):

@@ -16,6 +16,7 @@ from types import TracebackType
 import pytest
 
 from segdist.config import ConfigError
+from segdist.fence import claim
 from segdist.launch import (
     choose_master_port,
     main,
@@ -575,7 +576,7 @@ def test_ranks_that_all_end_well_without_a_new_result_have_failed(
 def test_an_earlier_result_and_its_logs_are_replaced_on_request_only(
     tmp_path: Path, step: StepFolder, rank_program: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    write_earlier(step, "failed")
+    write_earlier(step, "completed")
     step.logs.mkdir()
     step.rank_log(0).write_text("earlier")
     argv = ["train", "--run", str(tmp_path / "run")]
@@ -589,6 +590,18 @@ def test_an_earlier_result_and_its_logs_are_replaced_on_request_only(
 
     assert main([argv[0], "--overwrite", *argv[1:]], rank_program) == 0
     assert step.read_result().status == "completed"
+
+
+def test_a_run_at_work_keeps_its_logs(
+    tmp_path: Path, step: StepFolder, rank_program: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    held = claim(step, {"SEGDIST_JOB_ID": "7"})
+    step.logs.mkdir()
+    step.rank_log(0).write_text("at work")
+    assert main(["train", "--run", str(tmp_path / "run"), "--overwrite"], rank_program) == 2
+    assert "job 7 of an unnamed cluster (restart 0)" in capfd.readouterr().err
+    assert step.rank_log(0).read_text() == "at work"
+    held.release()
 
 
 def test_a_result_of_an_earlier_launch_is_not_taken_for_that_of_ranks_that_failed(

@@ -2,9 +2,9 @@
 
 import pytest
 
-from segdist.config import ConfigError, EvaluateConfig, TrainConfig, TrainingConfig
+from segdist.config import ConfigError, EvaluateConfig, QuantizeConfig, TrainConfig, TrainingConfig
 from segdist.results import Result, RunFolder, job_of
-from segdist.resume import choose_start
+from segdist.resume import choose_start, note_fresh_start
 
 JOB = {"SEGDIST_JOB_CLUSTER": "slurm", "SEGDIST_JOB_ID": "12"}
 OTHER = {"SEGDIST_JOB_CLUSTER": "slurm", "SEGDIST_JOB_ID": "11"}
@@ -16,11 +16,15 @@ NEVER = TrainingConfig(resume="never")
 def folder(tmp_path):
     """Make a step that holds a result and checkpoints, or not."""
 
-    def make(status=None, job=JOB, checkpoints=False, task="train"):
+    def make(status=None, job=JOB, checkpoints=False, task="train", begun=None, metrics=None):
         step = RunFolder(tmp_path).step(task)
         step.checkpoints.mkdir(parents=True)
         if status is not None:
-            step.write_result(Result(task, task, status, "2026-01-31T12:00:00Z", job=job_of(job)))
+            step.write_result(
+                Result(task, task, status, "2026-01-31T12:00:00Z", job=job_of(job), metrics=metrics or {})
+            )
+        if begun is not None:
+            note_fresh_start(step, begun)
         if checkpoints:
             (step.checkpoints / "step-00000004.pt").write_bytes(b"")
         return step
@@ -41,9 +45,10 @@ def folder(tmp_path):
         ("skipped", True, TrainConfig(), JOB, "resume"),
         ("skipped", False, TrainConfig(), JOB, "fresh"),
         (None, False, TrainConfig(overwrite=True), RESTARTED, "fresh"),
-        (None, True, TrainConfig(overwrite=True), RESTARTED, "resume"),
-        (None, True, TrainConfig(training=NEVER), RESTARTED, "resume"),
-        ("failed", True, TrainConfig(overwrite=True), RESTARTED, "resume"),
+        ("failed", False, TrainConfig(), JOB, "fresh"),
+        ("failed", True, TrainConfig(training=NEVER), JOB, "fresh"),
+        ("failed", False, EvaluateConfig(), JOB, "fresh"),
+        (None, True, TrainConfig(), RESTARTED, "resume"),
         ("completed", True, TrainConfig(), RESTARTED, "done"),
         ("completed", True, TrainConfig(overwrite=True), RESTARTED, "done"),
     ],
@@ -57,14 +62,38 @@ def test_a_training_goes_on_where_it_can_a_restarted_one_always(folder, status, 
     [
         ("completed", True, TrainConfig()),
         ("completed", False, EvaluateConfig()),
-        ("failed", False, TrainConfig()),
-        ("failed", True, TrainConfig(training=NEVER)),
-        ("failed", False, EvaluateConfig()),
+        ("completed", True, TrainConfig(training=NEVER)),
     ],
 )
 def test_a_result_that_would_be_lost_is_refused(folder, status, checkpoints, config):
     with pytest.raises(ConfigError, match=r"result.json: exists; give another --run, or --overwrite to replace it"):
         choose_start(folder(status, checkpoints=checkpoints), config, JOB)
+
+
+def test_a_quantization_that_missed_its_goal_has_measured_something(folder):
+    step = folder("failed", task="quantize", metrics={"miou_pct": 40.0})
+    with pytest.raises(ConfigError, match="exists"):
+        choose_start(step, QuantizeConfig(), JOB)
+
+
+@pytest.mark.parametrize("config", [TrainConfig(overwrite=True), TrainConfig(training=NEVER)])
+@pytest.mark.parametrize("status", [None, "failed"])
+@pytest.mark.parametrize(
+    ("begun", "start"),
+    [
+        (JOB, "resume"),
+        (OTHER, "fresh"),  # killed before it came to the step: what is there is another job's
+        (None, "fresh"),
+    ],
+)
+def test_a_restarted_job_that_began_afresh_goes_on_from_its_own_only(folder, config, status, begun, start):
+    assert choose_start(folder(status, checkpoints=True, begun=begun), config, RESTARTED) == start
+
+
+def test_checkpoints_that_were_set_aside_as_damaged_are_not_forgotten(folder):
+    step = folder("failed")
+    (step.checkpoints / "last.pt.damaged").write_bytes(b"")
+    assert choose_start(step, TrainConfig(), JOB) == "resume"  # and the training says that none is whole
 
 
 def test_a_restarted_job_whose_earlier_life_did_not_come_to_the_step_does_as_asked(folder):

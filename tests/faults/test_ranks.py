@@ -86,8 +86,9 @@ def test_a_loss_that_is_not_finite_stops_all_with_step_samples_and_checkpoint(tr
     for rank in (0, 1):
         assert "error: step 6: the loss or its gradient is not finite, with " in start.log(rank)
         assert "_leftImg8bit.png; --lr 0.01 may be too large, or --on-nan skip leaves such steps out" in start.log(rank)
-    assert "the last good checkpoint is " in start.log(0)
-    assert "last.pt (step 5)" in start.log(0)
+    for rank in (0, 1):
+        assert "the last good checkpoint is " in start.log(rank)
+        assert "last.pt (step 5)" in start.log(rank)
     assert "Traceback" not in start.log(0)
     again = run.finish()
     assert "goes on from" in again.log(0)

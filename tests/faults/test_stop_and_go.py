@@ -53,7 +53,8 @@ def test_a_training_in_bf16_through_ipex_goes_on_to_the_last_bit(training, undis
 
 def test_a_signal_in_the_validation_loses_no_step(training, undisturbed):
     run = training()
-    image = {"place": "image", "count": 4 + 2, "act": "stop", "with": "SIGUSR1"}  # 4 of the epoch, then validation
+    # 4 images of the epoch, then the validation: the next one is loaded meanwhile, and the one after that not any more
+    image = {"place": "image", "count": 4 + 1, "act": "stop", "with": "SIGUSR1"}
     start = run.start(faults={0: [image]})
     assert start.codes() == [75, 75], start.log(0)
     assert run.finish().log(0).count("epoch 1/3: loss") == 1  # and not a line of progress

@@ -17,6 +17,7 @@ from jobs.processes import this_process
 from jobs.spec import Commands
 from jobs.submit import main
 from segdist.config import ConfigError, TrainConfig
+from segdist.fence import claim
 from segdist.results import Result, RunFolder
 
 from .conftest import write_run
@@ -257,6 +258,18 @@ def test_a_training_that_failed_goes_on_and_its_rows_are_kept(capsys: pytest.Cap
     assert goes_on not in capsys.readouterr().out
     assert main(["train", "--run", "r", "--wait"], COMMANDS) != 0  # the program behind COMMANDS is none
     assert step.metrics_jsonl.read_text() == '{"epoch": 1}\n'
+
+
+def test_a_run_that_was_started_by_hand_is_refused_too(capsys: pytest.CaptureFixture[str]) -> None:
+    step = RunFolder("r").step("train")
+    held = claim(step, {})
+    step.metrics_jsonl.write_text('{"epoch": 1}\n')
+    assert main(["train", "--run", "r", "--overwrite"], COMMANDS) == 2
+    said = capsys.readouterr().err
+    assert "a run by hand (restart 0) on" in said
+    assert "is at work on it; wait for it" in said
+    assert step.metrics_jsonl.read_text() == '{"epoch": 1}\n'
+    held.release()
 
 
 def test_a_run_at_work_is_refused_with_its_holder(capsys: pytest.CaptureFixture[str]) -> None:
