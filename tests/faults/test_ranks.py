@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from segdist.checkpoint import read_checkpoint
 from segdist.config import TrainingConfig
+from segdist.results import read_metrics
 from segdist.train import require_trained
 from segdist.training_state import Position
 
@@ -30,6 +32,21 @@ def test_an_exception_on_rank_0_reaches_the_others_before_it_is_gone(training):
     start = training().start(faults={0: [{"place": "agree", "count": 2, "act": "raise", "with": "a bad day"}]})
     assert start.codes() == [1, 1]
     assert "error: rank 0 failed at step 2 (exchanges the loss): ValueError: a bad day" in start.log(1)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_failure_leaves_the_checkpoint_that_is_on_its_way_to_the_disk(training, world):
+    slow = {"place": "write", "count": 1, "act": "wait", "with": 2}
+    fails = {"place": "step", "count": 5, "act": "raise", "with": "a bad day"}
+    run = training("run", world, "--checkpoint-minutes", "5")
+    start = run.start(faults={0: [slow, fails]})
+    assert start.codes() == [1] * world
+    assert "ValueError: a bad day" in start.log()
+    step = run.run.step("train")
+    assert read_checkpoint(step.checkpoints / "last.pt")["step"] == 4
+    assert len(read_metrics(step.metrics_jsonl)) == 1
+    assert step.read_result().status == "failed"
+    assert "last.pt: step 4 (epoch 2, 0 of 4 steps done)" in run.finish().log()
 
 
 def test_a_killed_rank_is_named_by_those_it_leaves(training):
