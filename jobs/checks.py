@@ -57,8 +57,12 @@ def check_model(task: str, submission: Submission, run: RunFolder) -> None:
     )
 
 
-def check_free(run: RunFolder, steps: Steps) -> None:
-    """Refuse, with ConfigError, a run that another job works on, and results that would be lost."""
+def check_free(run: RunFolder, steps: Steps) -> list[str]:
+    """Refuse, with ConfigError, a run that another job works on, and results that would be lost.
+
+    Returns:
+        the steps that go on from what an earlier job has saved.
+    """
     require(not run.path.exists() or run.path.is_dir(), f"--run {run.path}: is no folder; give another name")
     if run.run_json.exists():
         state = read_run(run.path)
@@ -74,12 +78,10 @@ def check_free(run: RunFolder, steps: Steps) -> None:
         )
         where = f"submit from {job.host}" if job.cluster == "local" else "try again when its scheduler answers"
         require(state.ended, f"{holder} may be at work in it; {where}, or give another --run")
+    going_on = []
     for step, config in steps:
         if config is not None:
-            choose_start(step.folder(run), config, {})
+            if choose_start(step.folder(run), config, {}) == "resume":
+                going_on.append(step.step)
             require_free(step.folder(run), {})
-
-
-def going_on(run: RunFolder, steps: Steps) -> list[str]:
-    """The steps that go on from what an earlier job has saved."""
-    return [step.step for step, config in steps if config and choose_start(step.folder(run), config, {}) == "resume"]
+    return going_on

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import segdist
-from jobs.checks import check_free, check_model, going_on, unused_run
+from jobs.checks import check_free, check_model, unused_run
 from jobs.clusters import choose_cluster, local, scheduler
 from jobs.clusters.base import Planned, SubmitError
 from jobs.processes import this_process
@@ -80,17 +80,18 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
     plans = [(run, one, plan(one, run, commands, cluster)) for run, one in runs]
     from segdist.preflight import preflight
 
+    going_on = []
     for run, one, steps in plans:
         check_model(task, one, run)
-        check_free(run, steps)
+        going_on.append(check_free(run, steps))
     preflight(first)
 
     print(f"cluster: {cluster} ({why})")
     if len(plans) > 1:
         print(f"sweep:   {len(plans)} runs in {plans[0][0].path.parent}")
-    for run, one, steps in plans:
+    for (run, one, steps), names in zip(plans, going_on):
         print(describe(run, steps, one))
-        for name in going_on(run, steps):
+        for name in names:
             print(f"note: {name} goes on from its newest checkpoint; --overwrite starts it afresh")
     if cluster == "local" and resources.max_restarts not in (None, profile.max_restarts):
         print("note: --max-restarts: nothing requeues a job of the local cluster")
@@ -110,8 +111,8 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
         return 0
     specs = [_spec(task, argv, one, p, profile, index) for index, ((_, one, _), p) in enumerate(zip(plans, planned))]
     try:
-        for (run, _, steps), spec in zip(plans, specs):
-            _write(run, spec, steps)
+        for (run, _, steps), spec, names in zip(plans, specs, going_on):
+            _write(run, spec, steps, names)
         if cluster == "local":
             jobs: Sequence[tuple[Job, ...]] = [
                 (local.submit(run.path, s.jobs[0]),) for (run, _, _), s in zip(plans, specs)
@@ -236,12 +237,11 @@ def _earlier(run: RunFolder) -> tuple[dict[str, Any], ...]:
     return (*plain.pop("earlier"), plain)
 
 
-def _write(run: RunFolder, spec: JobSpec, steps: Steps) -> None:
-    kept = going_on(run, steps)
+def _write(run: RunFolder, spec: JobSpec, steps: Steps, going_on: Sequence[str]) -> None:
     for step, config in steps:
         folder = step.folder(run)
         folder.result_json.unlink(missing_ok=True)
-        if step.step not in kept:
+        if step.step not in going_on:
             folder.metrics_jsonl.unlink(missing_ok=True)
         for log in folder.logs.glob("*.log"):
             log.replace(log.with_name(f"{log.name}.1"))

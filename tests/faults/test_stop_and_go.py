@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 
 import pytest
 
@@ -160,11 +159,11 @@ def test_an_old_copy_of_a_restarted_job_stops_and_writes_nothing_more(training, 
     run = training()
     old = run.start(faults={0: [{"place": "agree", "count": 6, "act": "hang"}]}, **restarted(0))
     old.await_text("epoch 1/3")
-    signal_frozen(old)
+    old.await_frozen(0)
     new = run.finish(**restarted(1))
     assert "taken over from job 7 of slurm (restart 0)" in new.log(0)
     left, result = run.left(), run.run.step("train").result_json.read_text()
-    old.signal(signal.SIGCONT, 0)
+    old.wake(0)
     assert old.codes() == [1, 1]
     assert "writes nothing more there" in old.log(0)
     assert run.run.step("train").result_json.read_text() == result
@@ -172,25 +171,17 @@ def test_an_old_copy_of_a_restarted_job_stops_and_writes_nothing_more(training, 
     assert_same(left, undisturbed())
 
 
-def signal_frozen(start):
-    """Wait until rank 0 is stopped."""
-    while True:
-        state = open(f"/proc/{start.pids[0]}/stat").read().rpartition(")")[2].split()[0]  # noqa: PTH123, SIM115
-        if state == "T":
-            return
-
-
 def test_a_second_job_on_the_same_run_is_refused_and_the_first_is_not_disturbed(training, undisturbed):
     run = training()
     first = run.start(faults={0: [{"place": "agree", "count": 6, "act": "hang"}]}, **JOB)
     first.await_text("epoch 1/3")
-    signal_frozen(first)
+    first.await_frozen(0)
     second = run.start("--overwrite", SEGDIST_JOB_ID="8")
     assert second.codes() == [2, 2]
     assert "job 7 of slurm (restart 0) on" in second.log(0)
     assert "is at work on it; wait for it, cancel it or give another --run" in second.log(0)
     assert not run.run.step("train").result_json.exists()
-    first.signal(signal.SIGCONT, 0)
+    first.wake(0)
     assert first.codes() == [0, 0]
     assert_same(run.left(), undisturbed())
 
@@ -199,9 +190,9 @@ def test_a_run_folder_that_vanishes_ends_all_ranks(training):
     run = training()
     start = run.start(faults={0: [{"place": "agree", "count": 6, "act": "hang"}]})
     start.await_text("epoch 1/3")
-    signal_frozen(start)
+    start.await_frozen(0)
     shutil.rmtree(run.path)
-    start.signal(signal.SIGCONT, 0)
+    start.wake(0)
     assert start.codes() == [1, 1]
     assert "has lost its holder.json (removed, or the folder with it)" in start.log(0)
     assert not run.path.exists()
