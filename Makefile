@@ -50,6 +50,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # A real Slurm and a browser for the tests that want one, where root may install them; else those tests are skipped.
 $(SYSTEM): | $(READY)

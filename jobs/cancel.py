@@ -11,16 +11,18 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jobs.clusters import scheduler
-from jobs.clusters.base import SubmitError
-from jobs.processes import job_alive, job_processes
-from jobs.reading import the_run
-from jobs.runner import write_failure, write_skipped
-from jobs.spec import Job
-from jobs.state import RunState, cancelled_text
+from jobs.clusters import get_scheduler
+from jobs.clusters.scheduler import SubmitError
+from jobs.record.endings import write_failure, write_skipped
+from jobs.record.job_folder import cancelled_text
+from jobs.record.processes import job_alive, job_processes
+from jobs.record.run_json import Job
+from jobs.state.model import RunState
+from jobs.state.read import the_run
 from segdist.cli import run_command
 from segdist.config import ConfigError
-from segdist.results import utc_now, write_json
+from segdist.run.files import write_json
+from segdist.run.result import utc_now
 
 GRACE_S = 20.0
 _POLL_S = 0.1
@@ -68,7 +70,7 @@ def _cancel_at_scheduler(run: Path, state: RunState, grace_s: float) -> None:
         print(f"{run}: nothing to cancel, job {', '.join(job.id for job in state.jobs)} has ended")
         return
     _write_request(state.job_folder)
-    cluster = scheduler(state.jobs[0].cluster)
+    cluster = get_scheduler(state.jobs[0].cluster)
     outputs = {job.id: job.output for job in state.jobs}
     try:
         cluster.cancel(ids, outputs)
@@ -76,7 +78,7 @@ def _cancel_at_scheduler(run: Path, state: RunState, grace_s: float) -> None:
         raise ConfigError(f"{run}: {error}") from error
     print(f"job {', '.join(ids)}: asked {state.jobs[0].cluster} to end {'it' if len(ids) == 1 else 'them'}", flush=True)
     deadline = time.monotonic() + grace_s + _KILL_S
-    while alive := [one for one, entry in cluster.look(ids, outputs).items() if entry.alive is not False]:
+    while alive := [one for one, entry in cluster.query(ids, outputs).items() if entry.alive is not False]:
         if time.monotonic() > deadline:
             raise ConfigError(f"job {', '.join(alive)}: is there still; look again with python -m jobs.status {run}")
         time.sleep(_SCHEDULER_POLL_S)

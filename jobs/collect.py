@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.reading import read_runs
-from jobs.runs import find_runs
-from jobs.state import RunState, StepState
-from jobs.table import as_number, format_table, number, shorten
+from jobs.render.table import as_number, format_table, number, shorten
+from jobs.state.find import find_runs
+from jobs.state.model import RunState, StepState
+from jobs.state.read import read_runs
 from segdist.cli import run_command
 from segdist.config import ConfigError
-from segdist.results import PRECISIONS, pixels_of, precision_of, size_of, write_atomic
+from segdist.run.files import write_atomic
+from segdist.run.folder import PRECISIONS, pixels_of, precision_of, size_of
 
 TABLE_WIDTH = 120
 
@@ -223,12 +224,12 @@ def collect(runs: Sequence[Path], form: str, out: Path | None) -> None:
                 file=sys.stderr,
             )
     if form == "html" and out is not None:
-        from segdist.report import write_report
+        from segdist.report.page import write_report
 
         print(f"report: {write_report(folders, out)}")
         return
     if form == "tensorboard" and out is not None:
-        from jobs.tensorboard import write_events
+        from jobs.render.tensorboard import write_events
 
         for file in write_events(states, out):
             print(f"tensorboard: {file}")

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from jobs.queue import Queue
-from jobs.reading import the_run
-from jobs.state import RunState, StepState, find_step
+from jobs.state.model import RunState, StepState, find_step
+from jobs.state.poll import Queue
+from jobs.state.read import the_run
 from segdist.cli import run_command
 from segdist.config import ConfigError
 

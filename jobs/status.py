@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.reading import read_runs
-from jobs.runs import find_runs
-from jobs.state import RunState, StepState
-from jobs.table import as_number, duration, format_table, number
+from jobs.render.table import as_number, duration, format_table, number
+from jobs.state.find import find_runs
+from jobs.state.model import RunState, StepState
+from jobs.state.read import read_runs
 from segdist.cli import run_command
 
 _HEAD = ("run", "step", "state", "nodes", "epoch", "loss", "val loss", "mIoU %", "elapsed", "ETA", "")

@@ -15,29 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import segdist
-from jobs.checks import check_free, check_model, unused_run
-from jobs.clusters import choose_cluster, local, scheduler
-from jobs.clusters.base import Planned, SubmitError
-from jobs.processes import this_process
-from jobs.resources import Profile, read_profile, resolve
-from jobs.spec import (
-    SUBMISSIONS,
-    Commands,
-    Job,
-    JobSpec,
-    Step,
-    Steps,
-    Submission,
-    plan,
-    read_spec,
-    step_names,
-    to_plain,
-)
-from jobs.sweep import split_sweep
+from jobs.clusters import choose_cluster, get_scheduler, local
+from jobs.clusters.scheduler import PlannedRun, SubmitError
+from jobs.planning.resources import Profile, read_profile, resolve
+from jobs.planning.steps import Commands, Steps, plan
+from jobs.planning.submissions import SUBMISSIONS, Submission
+from jobs.planning.sweep import split_sweep
+from jobs.record.processes import this_process
+from jobs.record.run_json import Job, JobSpec, Step, read_spec, step_names, to_plain
+from jobs.state.checks import check_free, check_model, unused_run
 from segdist import config as configs
 from segdist.cli import parse, run_command
 from segdist.config import ConfigError, TaskConfig, require
-from segdist.results import ResultError, RunFolder, utc_now, write_json
+from segdist.run.files import write_json
+from segdist.run.folder import RunFolder
+from segdist.run.result import ResultError, utc_now
 
 HELP = """\
 usage: python -m jobs.submit TASK [OPTIONS]
@@ -78,7 +70,7 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
     if cluster != "local":  # what is printed can be started again from any folder
         runs = [(RunFolder(run.path.resolve()), one) for run, one in runs]
     plans = [(run, one, plan(one, run, commands, cluster)) for run, one in runs]
-    from segdist.preflight import preflight
+    from segdist.data.preflight import preflight
 
     going_on = []
     for run, one, steps in plans:
@@ -97,7 +89,7 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
         print("note: --max-restarts: nothing requeues a job of the local cluster")
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     planned = [
-        Planned(run, tuple(s for s, _ in steps), f".submitit/{stamp}", str(Path.cwd())) for run, _, steps in plans
+        PlannedRun(run, tuple(s for s, _ in steps), f".submitit/{stamp}", str(Path.cwd())) for run, _, steps in plans
     ]
     if resources.dry_run:
         for _, _, steps in plans:
@@ -105,7 +97,7 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
                 if config is not None:
                     print(f"\n{describe_config(step, config)}")
         if cluster != "local":
-            for name, text in scheduler(cluster).scripts(planned, resources, profile).items():
+            for name, text in get_scheduler(cluster).scripts(planned, resources, profile).items():
                 print(f"\n# {name}: the job's script\n{text.rstrip()}")
         print("\ndry run: nothing was written or started")
         return 0
@@ -118,7 +110,7 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
                 (local.submit(run.path, s.jobs[0]),) for (run, _, _), s in zip(plans, specs)
             ]
         else:
-            jobs = scheduler(cluster).submit(planned, resources, profile)
+            jobs = get_scheduler(cluster).submit(planned, resources, profile)
         for (run, _, _), spec, made in zip(plans, specs, jobs):
             write_json(run.run_json, to_plain(dataclasses.replace(spec, jobs=tuple(made))))
     except OSError as error:
@@ -194,9 +186,9 @@ def describe_config(step: Step, config: TaskConfig) -> str:
 
 
 def _spec(
-    task: str, argv: Sequence[str], submission: Submission, planned: Planned, profile: Profile, index: int
+    task: str, argv: Sequence[str], submission: Submission, planned: PlannedRun, profile: Profile, index: int
 ) -> JobSpec:
-    from segdist.versions import checkout_commit
+    from segdist.run.provenance import checkout_commit
 
     # Until the job is there, this process is what is at work on the run.
     pid, started = this_process()

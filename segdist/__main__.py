@@ -11,11 +11,12 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from segdist.cli import USAGE_ERROR, parse, run_command
+from segdist.cli import parse, run_command
 from segdist.config import TASKS, ConfigError, TaskConfig, TrainConfig
-from segdist.runtime.cores import claim_cores
-from segdist.runtime.ranks import RankError, detect_ranks
-from segdist.signals import StopFlag, ignore_walltime_warning
+from segdist.run.exit_codes import USAGE_ERROR
+from segdist.system.affinity import claim_cores
+from segdist.system.ranks import RankError, detect_ranks
+from segdist.system.signals import StopFlag, ignore_walltime_warning
 
 _USAGE = f"usage: python -m segdist {{{','.join(TASKS)}}} [--help] [--config FILE] [options]"
 
@@ -49,7 +50,7 @@ def run_rank(task: str, config: TaskConfig) -> int:
     if ranks.world > 1:  # oneCCL takes every rank for a local one where these are not set
         os.environ.update(LOCAL_RANK=str(ranks.local_rank), LOCAL_WORLD_SIZE=str(ranks.local_world))
     cores = claim_cores(ranks.local_rank, ranks.local_world, config.runtime.threads)
-    from segdist.task import run_task
+    from segdist.tasks.frame import run_task
 
     return run_task(task, config, ranks, cores, stop)
 

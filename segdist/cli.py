@@ -18,11 +18,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from segdist.config import ConfigError, read_toml
+from segdist.run.exit_codes import USAGE_ERROR
 
 T = TypeVar("T")
-
-USAGE_ERROR = 2
-"""Exit code for a value, an option or a file that cannot be used."""
 
 
 def from_plain(cls: type[T], values: Mapping[str, Any], source: str) -> T:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import tyro
 
 from segdist.cli import parse, run_command
-from segdist.config import ConfigError, check_view, parse_size, require
-from segdist.runtime.cores import claim_cores
+from segdist.config import ConfigError, check_inference_mode, parse_size, require
+from segdist.system.affinity import claim_cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +60,7 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if self.size:
             parse_size(self.size, "size")
-        check_view(self.window, self.stride, self.scales)
+        check_inference_mode(self.window, self.stride, self.scales)
         require(0 <= self.opacity <= 1, f"--opacity {self.opacity}: must be in [0, 1]; give for example 0.55")
         require(self.threads >= 0, f"--threads {self.threads}: must be at least 0; give 0 for all cores")
 
@@ -81,20 +81,20 @@ def predict(config: PredictConfig) -> list[Path]:
     import torch
 
     from segdist.data.labels import LabelSet
-    from segdist.export import LabelIds
-    from segdist.loaded import load_any
-    from segdist.models.inference import to_input
-    from segdist.overlays import blend, png
-    from segdist.results import write_atomic
-    from segdist.views import View
+    from segdist.evaluation.cityscapes_export import LabelIds
+    from segdist.evaluation.overlays import blend, png
+    from segdist.evaluation.tta import InferenceMode
+    from segdist.models.forward import to_input
+    from segdist.models.load import load_model_file
+    from segdist.run.files import write_atomic
 
     def covers(ids: NDArray[np.uint8], labels: LabelSet) -> str:
         shares = sorted(((float((ids == index).mean()), name) for index, name in enumerate(labels.classes)))[::-1]
         return ", ".join(f"{name} {100 * share:.0f} %" for share, name in shares if share >= 0.005)
 
-    model = load_any(Path(config.model))
+    model = load_model_file(Path(config.model))
     labels = model.info.labels
-    view = View.of(config, config.size)
+    view = InferenceMode.of(config, config.size)
     written: list[Path] = []
     for picture in pictures:
         image = read_picture(picture)

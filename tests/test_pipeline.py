@@ -2,7 +2,8 @@
 
 import json
 
-from segdist.results import RunFolder, read_metrics
+from segdist.run.folder import RunFolder
+from segdist.run.result import read_metrics
 
 SMALL = ("--width", "4", "--epochs", "1", "--crop", "64x128", "--batch", "4", "--workers", "0", "--ipex", "off")
 

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from segdist.data.labels import LABEL_IDS, load_label_set
-from segdist.int8 import save_int8
 from segdist.models.build import build_net, count_parameters
-from segdist.models.files import ModelInfo, save_model
+from segdist.models.int8_file import save_int8
+from segdist.models.model_file import ModelInfo, save_model
 from segdist.predict import LONGEST, PredictConfig, fitting, predict, read_picture
 
 LABELS = load_label_set("street13")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from segdist.config import ConfigError
 
 if TYPE_CHECKING:
-    from jobs.clusters.base import Scheduler
+    from jobs.clusters.scheduler import Scheduler
 
 _SUBMIT_COMMANDS = {"slurm": "sbatch", "pbs": "qsub"}
 
@@ -38,14 +38,14 @@ def choose_cluster(
     return "local", "neither sbatch nor qsub is on PATH"
 
 
-def scheduler(cluster: str) -> Scheduler:
+def get_scheduler(cluster: str) -> Scheduler:
     """The scheduler of that name: slurm or pbs.
 
     Raises:
         ConfigError: for another one, as in a run folder of a later version.
     """
     if cluster == "slurm":
-        from jobs.clusters.slurm import Slurm
+        from jobs.clusters.slurm.cluster import Slurm
 
         return Slurm()
     if cluster == "pbs":

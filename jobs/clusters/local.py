@@ -16,9 +16,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jobs.clusters.base import SubmitError
-from jobs.processes import TOKEN, stat_of
-from jobs.spec import Job
+from jobs.clusters.scheduler import SubmitError
+from jobs.record.processes import TOKEN, stat_of
+from jobs.record.run_json import Job
 
 _YEAR_MIN = 366 * 24 * 60
 
@@ -51,7 +51,7 @@ def submit(run: Path, job: Job) -> Job:
 def _submit_here(run: str, folder: Path) -> None:
     import submitit
 
-    from jobs.runner import run_steps
+    from jobs.runner.run import run_steps
 
     executor = submitit.LocalExecutor(folder=folder)
     # A time limit of its own would kill long jobs: submitit's default is five minutes.

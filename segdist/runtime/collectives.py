@@ -21,10 +21,10 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore
 
 from segdist.config import ConfigError
-from segdist.runtime.quiet import STDOUT, held_back
-from segdist.runtime.ranks import Ranks
 from segdist.runtime.rendezvous import connect, open_store
 from segdist.runtime.watchdog import Watchdog
+from segdist.system.ranks import Ranks
+from segdist.system.redirect import STDOUT, redirect_fd
 
 BINDING = "oneccl_bindings_for_pytorch"
 _LATER = datetime.timedelta(seconds=10)
@@ -129,7 +129,7 @@ class Collectives:
             importlib.import_module(BINDING)  # registers the backend
         port = _port(os.environ["MASTER_PORT"])
         store = open_store(ranks, master, port, rendezvous_timeout, os.environ)
-        with held_back(STDOUT):  # gloo tells how many peers it is connected to, once per rank and group
+        with redirect_fd(STDOUT):  # gloo tells how many peers it is connected to, once per rank and group
             dist.init_process_group(
                 "gloo",
                 store=PrefixStore("group", store),

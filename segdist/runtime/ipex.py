@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from segdist.config import ConfigError
-from segdist.runtime.cpu import Cpu
-from segdist.runtime.quiet import STDERR, STDOUT, held_back
+from segdist.system.cpu import Cpu
+from segdist.system.redirect import STDERR, STDOUT, redirect_fd
 
 INSTALL = 'python -m pip install "torch==2.8.0" "intel-extension-for-pytorch==2.8.0"'
 
@@ -58,7 +58,7 @@ def load_ipex(wanted: str, cpu: Cpu, bf16: bool) -> Ipex:
             raise ConfigError(f"--ipex on: intel-extension-for-pytorch is not installed; {INSTALL}")
         return Ipex(None, f"not installed: plain PyTorch runs; to have it: {INSTALL}")
     # Its import prints a screenful that concerns nobody here: overridden kernels, absent CUDA, deprecations.
-    with warnings.catch_warnings(), held_back(STDERR), held_back(STDOUT):
+    with warnings.catch_warnings(), redirect_fd(STDERR), redirect_fd(STDOUT):
         warnings.simplefilter("ignore")
         module = importlib.import_module("intel_extension_for_pytorch")
     logging.getLogger("IPEX").setLevel(logging.ERROR)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from segdist.runtime.cpu import Cpu
 from segdist.runtime.ipex import Ipex, optimize_training, supports_bf16_prepack
+from segdist.system.cpu import Cpu
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch._C._distributed_c10d import (  # torch.distributed has them, but hide
     TCPStore,
 )
 
-from segdist.runtime.ranks import Ranks
+from segdist.system.ranks import Ranks
 
 _POLL_S = 0.05
 _LINGER_S = 10.0

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
-from segdist.runtime.ranks import Ranks
+from segdist.system.ranks import Ranks
 
 BEAT_S = 1.0
 """Seconds between two signs of life."""
@@ -66,7 +66,7 @@ class Watchdog:
         """Begin to watch."""
         self._thread.start()
 
-    def at(self, step: int, what: str) -> None:
+    def heartbeat(self, step: int, what: str) -> None:
         """This rank has moved on: it is in step ``step`` (from 0), doing ``what``."""
         self._place = (step + 1, what)
         self._moved = time.monotonic()

@@ -10,10 +10,10 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 
-from segdist.background import Snapshot, Writer
-from segdist.checkpoint import CheckpointFolder
 from segdist.models.build import build_net
-from segdist.models.inference import predict_logits
+from segdist.models.forward import predict_logits
+from segdist.training.async_writer import Snapshot, Writer
+from segdist.training.checkpoint_file import CheckpointFolder
 
 BATCH = 2
 TIMES = 3
@@ -35,7 +35,7 @@ def bench_checkpoint_stall(tmp_path: Path) -> None:
         return time.perf_counter() - start
 
     def save(number: int) -> float:
-        """Seconds for which the training waits; as in Keeper.save."""
+        """Seconds for which the training waits; as in Checkpointer.save."""
         start = time.perf_counter()
         writer.join()
         state = {"step": number, "weights": net.state_dict(), "optimizer": optimizer.state_dict()}

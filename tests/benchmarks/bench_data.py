@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from segdist.data.augment import Augment
-from segdist.data.dataset import WholeImages
+from segdist.data.cityscapes import WholeImages
 from segdist.data.labels import load_label_set
 from segdist.data.layout import list_split
 from segdist.data.scenes import ScenesConfig, ensure_scenes

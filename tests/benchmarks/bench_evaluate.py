@@ -15,9 +15,9 @@ from segdist.config import DatasetConfig, EvaluateConfig, EvaluationConfig, Runt
 from segdist.data.labels import load_label_set
 from segdist.data.scenes import ScenesConfig, ensure_scenes
 from segdist.models.build import build_net, count_parameters
-from segdist.models.files import ModelInfo, save_model
-from segdist.results import RunFolder
-from tests.evaluation_fixture import run_ranks
+from segdist.models.model_file import ModelInfo, save_model
+from segdist.run.folder import RunFolder
+from tests.evaluation.fixture import run_ranks
 
 IMAGES = 16
 

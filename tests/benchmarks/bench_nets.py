@@ -10,9 +10,9 @@ from statistics import median
 import pytest
 import torch
 
-from segdist import int8
 from segdist.models.build import build_net
-from segdist.runtime.cpu import read_cpu
+from segdist.quantization import inc as int8
+from segdist.system.cpu import read_cpu
 
 PASSES = 15
 

@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 
 from segdist.config import ConfigError, DatasetConfig, TrainConfig, TrainingConfig
-from segdist.data.check import Findings, check_samples, summarize
-from segdist.data.dataset import WholeImages, read_png
+from segdist.data.cityscapes import WholeImages, read_png
 from segdist.data.labels import load_label_set
 from segdist.data.layout import DataError, list_split, png_size
-from segdist.preflight import preflight
+from segdist.data.preflight import preflight
+from segdist.data.verify import Findings, check_samples, summarize
 
 
 def write_sample(root, stem="aachen_000000_000019", split="train", size=(64, 128), values=(7, 8, 23, 26), image=None):

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
-from segdist.models.files import load_tensors
-from segdist.results import RunFolder, read_metrics, read_result
-from segdist.runtime.ranks import Ranks, rank_environment
+from segdist.models.model_file import load_tensors
+from segdist.run.folder import RunFolder
+from segdist.run.result import read_metrics, read_result
+from segdist.system.ranks import Ranks, rank_environment
 
 OPTIONS = (
     *("--width", "4", "--epochs", "3", "--crop", "32x64", "--batch", "2", "--workers", "0", "--ipex", "off"),

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from segdist.checkpoint import read_checkpoint
 from segdist.config import TrainingConfig
-from segdist.results import read_metrics
-from segdist.train import require_trained
-from segdist.training_state import Position
+from segdist.run.result import read_metrics
+from segdist.tasks.train import require_trained
+from segdist.training.checkpoint_file import read_checkpoint
+from segdist.training.state import TrainProgress
 
 WITHIN = ("--timeout", "3")
 
@@ -147,7 +147,7 @@ def test_an_epoch_of_which_nothing_is_left_ends_the_training(training):
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_validation_loss_that_is_not_finite_is_an_error_with_the_epoch(loss):
     keeper = SimpleNamespace(last_saved=lambda: "there is no checkpoint yet")
-    position = Position(epoch=2, losses=[0.5, None])
+    position = TrainProgress(epoch=2, losses=[0.5, None])
     said = f"epoch 3: the validation loss is {loss}; --lr 0.01 may be too large; there is no checkpoint yet"
     with pytest.raises(FloatingPointError, match=re.escape(said)):
         require_trained(position, loss, TrainingConfig(lr=0.01), keeper)

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from segdist.checkpoint import read_checkpoint
-from segdist.fence import holder_path
-from segdist.results import read_metrics
-from segdist.runtime.cpu import read_cpu
+from segdist.run.lease_owner import owner_path
+from segdist.run.result import read_metrics
+from segdist.system.cpu import read_cpu
+from segdist.training.checkpoint_file import read_checkpoint
 
 from .harness import STEPS, assert_same, same
 
@@ -26,7 +26,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step_and_the_next_start_goes
     assert start.codes() == [75, 75], start.log(0) + start.log(1)
     step = run.run.step("train")
     assert not step.result_json.exists()
-    assert not holder_path(step).exists()
+    assert not owner_path(step).exists()
     done = read_checkpoint(step.checkpoints / "last.pt")["step"]
     assert done == 6
     last = start.log(0).splitlines()[-1]

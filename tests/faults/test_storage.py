@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from segdist.checkpoint import read_checkpoint
+from segdist.training.checkpoint_file import read_checkpoint
 
 from .harness import assert_same
 

@@ -20,12 +20,12 @@ import torch._dynamo  # noqa: F401, the optimizers import it late, for 3 s
 import tyro  # noqa: F401
 
 import segdist.__main__
-import segdist.checkpoint
-import segdist.stepping
-import segdist.task
-import segdist.train
-from segdist.losses import PixelLoss
-from segdist.signals import StopFlag
+import segdist.tasks.frame
+import segdist.tasks.train
+import segdist.training.checkpoint_file
+import segdist.training.step
+from segdist.system.signals import StopFlag
+from segdist.training.loss import PixelLoss
 
 
 def die_now():
@@ -97,26 +97,26 @@ ACTS = {
     "wait": lambda seconds: lambda: time.sleep(seconds),
 }
 PLACES = {
-    "step": (segdist.stepping.Stepper, "__call__"),  # before the step's forward pass
-    "agree": (segdist.stepping.Stepper, "_agree"),  # between forward and backward pass
-    "write": (segdist.checkpoint._Hashing, "write"),  # in the middle of a checkpoint's file
+    "step": (segdist.training.step.TrainStep, "__call__"),  # before the step's forward pass
+    "agree": (segdist.training.step.TrainStep, "_reduce_stats"),  # between forward and backward pass
+    "write": (segdist.training.checkpoint_file._Hashing, "write"),  # in the middle of a checkpoint's file
     "fsync": (os, "fsync"),
     "replace": (Path, "replace"),  # before a finished file gets its name
     "link": (os, "link"),
-    "image": (segdist.train.WholeImages, "__getitem__"),
+    "image": (segdist.tasks.train.WholeImages, "__getitem__"),
 }
 
 
 def make_not_finite(counts):
     """Give the losses of those steps (from 1) no finite value; what the net keeps of the step is spoilt as well."""
-    original, calls = PixelLoss.over, 0
+    original, calls = PixelLoss.forward, 0
 
     def spoilt(self, logits, labels):
         nonlocal calls
         calls += 1
         return original(self, logits * float("nan") if calls in counts else logits, labels)
 
-    PixelLoss.over = spoilt
+    PixelLoss.forward = spoilt
 
 
 def set_clock(seconds):

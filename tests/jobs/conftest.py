@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs.processes import job_processes
-from jobs.reading import read_run
-from jobs.spec import Commands, Job, JobSpec, Step, read_spec, to_plain
-from jobs.state import RunState
+from jobs.planning.steps import Commands
+from jobs.record.processes import job_processes
+from jobs.record.run_json import Job, JobSpec, Step, read_spec, to_plain
+from jobs.state.model import RunState
+from jobs.state.read import read_run
 from jobs.submit import main
-from segdist.results import write_json
+from segdist.run.files import write_json
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))

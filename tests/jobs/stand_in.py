@@ -17,7 +17,9 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from segdist.results import Result, RunFolder, StepFolder, append_json_line, utc_now
+from segdist.run.files import append_json_line
+from segdist.run.folder import RunFolder, StepFolder
+from segdist.run.result import Result, utc_now
 
 FIRST_EPOCH = {"epoch": 1, "val_loss": 1.25, "miou_pct": 31.5}
 

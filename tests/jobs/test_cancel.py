@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cancel import main
-from segdist.results import RunFolder
+from segdist.run.folder import RunFolder
 
 from .conftest import Cluster, write_run
 

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from jobs.collect import main
-from segdist.results import Result, RunFolder, Status, write_json
+from segdist.run.files import write_json
+from segdist.run.folder import RunFolder
+from segdist.run.result import Result, Status
 
 NOW = "2026-01-31T12:00:00Z"
 
@@ -120,7 +122,7 @@ def test_html_is_the_report_of_all_runs(
         asked.append(list(folders))
         return out
 
-    monkeypatch.setitem(sys.modules, "segdist.report", types.SimpleNamespace(write_report=write_report))
+    monkeypatch.setitem(sys.modules, "segdist.report.page", types.SimpleNamespace(write_report=write_report))
     assert main(["runs/demo", "runs/only-train", "--format", "html", "--out", "page.html"]) == 0
     assert asked == [[Path("runs/demo/unet"), Path("runs/only-train")]]
     assert capsys.readouterr().out == "report: page.html\n"
@@ -183,6 +185,7 @@ def test_a_step_for_each_size_is_shown_by_precision_and_size(
 
 
 def test_import_loads_no_numpy_and_no_torch() -> None:
-    code = "import sys, jobs.collect, jobs.tensorboard; print({'numpy', 'torch', 'tensorboardX'} & set(sys.modules))"
+    code = "import sys, jobs.collect, jobs.render.tensorboard\n"
+    code += "print({'numpy', 'torch', 'tensorboardX'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from jobs.clusters import local
-from jobs.runner import conclude
-from jobs.state import launcher_log
-from segdist.results import Result, RunFolder, Status
+from jobs.record.job_folder import launcher_log
+from jobs.runner.run import finalize_step
+from segdist.run.folder import RunFolder
+from segdist.run.result import Result, Status
 
 from .conftest import COMMANDS, Cluster, wait_until
 
@@ -25,7 +26,7 @@ NOW = "2026-01-31T12:00:00Z"
 def in_a_shell_of_its_own(*argv: str) -> subprocess.Popen[str]:
     """``python -m jobs.submit`` as a user starts it, in a session that can be closed."""
     code = (
-        "import signal, sys; from jobs.submit import main; from jobs.spec import Commands\n"
+        "import signal, sys; from jobs.submit import main; from jobs.planning.steps import Commands\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where the tests run in the background
         f"sys.exit(main([*sys.argv[1:], '--cluster', 'local'], {COMMANDS!r}))"
     )
@@ -160,7 +161,7 @@ def test_a_steps_exit_code_is_held_against_its_result(
     if left is not None:
         words = "its own words" if left == FAILED else None
         folder.write_result(Result("train", "train", left, NOW, NOW, 1.0, words, metrics={"miou_pct": 50.0}))
-    said = conclude(folder, code, NOW, stopped, {"cluster": "local", "id": "7"})
+    said = finalize_step(folder, code, NOW, stopped, {"cluster": "local", "id": "7"})
     result = folder.read_result()
     assert said == result.error == (error and error.replace("STEP", str(folder.path)))
     assert result.status == status

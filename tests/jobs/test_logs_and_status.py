@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from jobs import logs, status
-from jobs.reading import read_run
-from segdist.results import Result, RunFolder, append_json_line, write_json
+from jobs.state.read import read_run
+from segdist.run.files import append_json_line, write_json
+from segdist.run.folder import RunFolder
+from segdist.run.result import Result
 
 from .conftest import Cluster, wait_until, write_run
 

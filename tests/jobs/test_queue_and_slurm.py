@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from jobs.clusters import slurm
-from jobs.clusters.base import Entry
-from jobs.clusters.slurm import Slurm, elapsed_seconds, entry_of
-from jobs.queue import Queue
-from jobs.reading import read_run, read_runs
-from jobs.spec import Job, JobSpec, Step, to_plain
+from jobs.clusters.slurm import cluster as slurm
+from jobs.clusters.slurm.cluster import Slurm, elapsed_seconds, entry_of
+from jobs.record.entry import Entry
+from jobs.record.run_json import Job, JobSpec, Step, to_plain
+from jobs.state.poll import Queue
+from jobs.state.read import read_run, read_runs
 from jobs.status import status_table
-from segdist.results import Result, RunFolder, append_json_line, write_json
+from segdist.run.files import append_json_line, write_json
+from segdist.run.folder import RunFolder
+from segdist.run.result import Result
 
 SQUEUE = """\
 2287204|CANCELLED|Resources||0:00|0|
@@ -32,7 +34,7 @@ class Scheduler:
         self.entries = dict(entries)
         self.asked: list[list[str]] = []
 
-    def look(self, ids: Sequence[str], outputs: object = None) -> Mapping[str, Entry]:
+    def query(self, ids: Sequence[str], outputs: object = None) -> Mapping[str, Entry]:
         self.asked.append(list(ids))
         return {one: self.entries.get(one, Entry("gone")) for one in ids}
 
@@ -69,7 +71,7 @@ def _said(monkeypatch: pytest.MonkeyPatch, replies: Mapping[str, tuple[int, str,
 
 def test_one_squeue_tells_of_all_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = _said(monkeypatch, {"squeue": (0, SQUEUE, "")})
-    entries = Slurm().look(["2287204", "2287208", "2287210", "40_0", "7"])
+    entries = Slurm().query(["2287204", "2287208", "2287210", "40_0", "7"])
     assert len([call for call in calls if call[0] == "squeue"]) == 1
     assert entries["2287204"] == Entry("ended", "CANCELLED", "Resources", "", 0.0, 0)
     assert entries["2287208"] == Entry("waiting", "PENDING", "BeginTime", "", 0.0, 1)
@@ -81,19 +83,19 @@ def test_one_squeue_tells_of_all_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_sacct_is_asked_for_what_squeue_has_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     forgotten = (1, "", "slurm_load_jobs error: Invalid job id specified")
     _said(monkeypatch, {"squeue": forgotten, "sacct": (0, "7|CANCELLED by 1000|n3|00:01:00\n", "")})
-    assert Slurm().look(["7"])["7"] == Entry("ended", "CANCELLED", "", "n3", 60.0, 0)
+    assert Slurm().query(["7"])["7"] == Entry("ended", "CANCELLED", "", "n3", 60.0, 0)
     _said(monkeypatch, {"squeue": forgotten, "sacct": (1, "", "Slurm accounting storage is disabled")})
-    assert Slurm().look(["7"])["7"] == Entry("gone")
+    assert Slurm().query(["7"])["7"] == Entry("gone")
 
 
 def test_a_controller_that_gives_no_answer_is_not_a_failed_job(monkeypatch: pytest.MonkeyPatch) -> None:
     _said(monkeypatch, {"squeue": (1, "", "slurm_load_jobs error: Unable to contact slurm controller")})
-    entry = Slurm().look(["7"])["7"]
+    entry = Slurm().query(["7"])["7"]
     assert entry.phase == "unknown"
     assert "Unable to contact slurm controller" in entry.reason
     assert entry.alive is None
     _said(monkeypatch, {})
-    assert Slurm().look(["7"])["7"].reason == "squeue: it is not on PATH"
+    assert Slurm().query(["7"])["7"].reason == "squeue: it is not on PATH"
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from jobs.cancel import main as cancel
-from jobs.resources import Profile, Resources, read_profile, resolve, walltime_minutes
+from jobs.planning.resources import Profile, Resources, read_profile, resolve, walltime_minutes
+from jobs.planning.sweep import split_sweep
 from jobs.submit import main
-from jobs.sweep import split_sweep
 from segdist.config import ConfigError
 
 from .conftest import COMMANDS, Cluster, wait_until

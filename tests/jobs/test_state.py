@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs.processes import job_alive, process_started, this_process
-from jobs.runs import find_runs
-from jobs.spec import Job, read_spec
-from jobs.state import judge
+from jobs.record.processes import job_alive, process_started, this_process
+from jobs.record.run_json import Job, read_spec
+from jobs.state.find import find_runs
+from jobs.state.model import derive_states
 from segdist.config import ConfigError
-from segdist.results import Result, RunFolder
+from segdist.run.folder import RunFolder
+from segdist.run.result import Result
 
 from .conftest import Cluster, wait_until
 
@@ -41,7 +42,7 @@ BAD = Result("train", "train", "failed", "2026-01-31T12:00:00Z")
 def test_states_follow_from_the_results_and_the_job(
     results: list[Result | None], started: list[bool], alive: bool | None, states: list[str]
 ) -> None:
-    assert judge(results, started, alive) == states
+    assert derive_states(results, started, alive) == states
 
 
 def test_a_process_is_known_by_its_start() -> None:

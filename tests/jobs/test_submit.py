@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from jobs.clusters import choose_cluster
-from jobs.processes import this_process
-from jobs.spec import Commands
+from jobs.planning.steps import Commands
+from jobs.record.processes import this_process
 from jobs.submit import main
 from segdist.config import ConfigError, TrainConfig
-from segdist.fence import claim
-from segdist.results import Result, RunFolder
+from segdist.run.folder import RunFolder
+from segdist.run.lease import claim
+from segdist.run.result import Result
 
 from .conftest import write_run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.table import duration, format_table, number, shorten
+from jobs.render.table import duration, format_table, number, shorten
 
 
 def test_a_table_is_aligned_and_has_no_trailing_blanks() -> None:

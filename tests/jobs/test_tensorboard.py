@@ -10,7 +10,9 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from jobs.collect import main
-from segdist.results import Result, RunFolder, append_json_line, write_json
+from segdist.run.files import append_json_line, write_json
+from segdist.run.folder import RunFolder
+from segdist.run.result import Result
 
 
 def scalars(folder: Path) -> list[tuple[str, float, int, float]]:

@@ -6,7 +6,7 @@ from torch import nn
 
 from segdist.config import ConfigError
 from segdist.models.build import build_net, count_macs, count_parameters
-from segdist.models.inference import predict_logits, resize_input, to_input, upsampled_rows
+from segdist.models.forward import predict_logits, resize_input, to_input, upsampled_rows
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from segdist.config import ConfigError
 from segdist.runtime.collectives import ccl_environment, choose_backend, interface_to
-from segdist.runtime.ranks import Ranks, rank_environment
+from segdist.system.ranks import Ranks, rank_environment
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_three_ranks_add_and_gather():
     codes, outputs = run_ranks(
         """
         import os
-        from segdist.runtime.ranks import detect_ranks
+        from segdist.system.ranks import detect_ranks
         c = Collectives(detect_ranks(os.environ), "gloo")
         assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
         big = 2**60 + 1  # exact in int64 only
@@ -109,7 +109,7 @@ def test_a_rank_that_does_not_come_is_named_after_the_time_out():
     codes, outputs = run_ranks(
         """
         import os
-        from segdist.runtime.ranks import detect_ranks
+        from segdist.system.ranks import detect_ranks
         c = Collectives(detect_ranks(os.environ), "gloo", timeout=3)
         if rank == 0:
             c.barrier()

@@ -9,9 +9,9 @@ import torch
 from segdist.config import ConfigError
 from segdist.models.unet import UNet
 from segdist.runtime import ipex as ipex_module
-from segdist.runtime.cpu import Cpu, read_cpu
 from segdist.runtime.ipex import Ipex, load_ipex
 from segdist.runtime.precision import choose_precision
+from segdist.system.cpu import Cpu, read_cpu
 
 AVX2 = Cpu("an older one", frozenset({"avx2", "fma"}))
 SKYLAKE = Cpu("Skylake", frozenset({"avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512dq"}))
@@ -144,7 +144,7 @@ def test_ipex_is_left_out_where_it_makes_training_slower_and_says_so():
 
 def test_importing_ipex_leaves_the_log_readable():
     code = (
-        "from segdist.runtime.ipex import load_ipex; from segdist.runtime.cpu import read_cpu\n"
+        "from segdist.runtime.ipex import load_ipex; from segdist.system.cpu import read_cpu\n"
         "print(load_ipex('on', read_cpu(), True).module is not None)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ import pytest
 
 CODE = """
 import os, sys
-from segdist.runtime.ranks import Ranks
+from segdist.system.ranks import Ranks
 from segdist.runtime.rendezvous import RanksMissing, open_store
 rank, world, timeout = map(int, sys.argv[1:])
 try:

@@ -1,6 +1,6 @@
 """PBS for ``jobs.submit``: one job a step through the plugin's executor, chained by dependencies.
 
-A job's script runs :func:`jobs.runner.run_steps` on the first node, and that the launcher, which starts the ranks::
+A job's script runs :func:`jobs.runner.run.run_steps` on the first node, and that the launcher, which starts the ranks::
 
     qsub → bash → submitit → jobs.runner → python -m segdist.launch → pbs_tmrsh | pbsdsh | mpirun | ssh → ranks
 
@@ -14,14 +14,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.clusters.base import NOWHERE, Entry, Phase, Planned, SubmitError, place_of, submit_steps
-from jobs.clusters.pbs.chain import Chain, look_at_chains
+from jobs.clusters.pbs.continuation import Continuation, query_continuations
 from jobs.clusters.pbs.dialect import Dialect, find_dialect
 from jobs.clusters.pbs.qstat import call, pbs_id
 from jobs.clusters.pbs.script import After, script_text, submit_command
 from jobs.clusters.pbs.states import JobState, unknown_ids
-from jobs.resources import Profile, Resources, walltime_seconds
-from jobs.spec import Job, Step
+from jobs.clusters.scheduler import NOWHERE, PlannedRun, SubmitError, place_of, submit_steps
+from jobs.planning.resources import Profile, Resources, walltime_seconds
+from jobs.record.entry import Entry, Phase
+from jobs.record.run_json import Job, Step
 from segdist.config import ConfigError, require
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _PHASES: dict[str, Phase] = {
 class Pbs:
     """The PBS server that ``qsub`` talks to."""
 
-    def scripts(self, planned: Sequence[Planned], resources: Resources, profile: Profile) -> Mapping[str, str]:
+    def scripts(self, planned: Sequence[PlannedRun], resources: Resources, profile: Profile) -> Mapping[str, str]:
         """The batch script of every step, and the command that submits it; ids of other jobs stand as ``<id of …>``."""
         from jobs.clusters.pbs.executor import request
 
@@ -52,7 +53,9 @@ class Pbs:
             texts[step.step] = f"{text}# submitted by: {' '.join(command)}\n"
         return texts
 
-    def submit(self, planned: Sequence[Planned], resources: Resources, profile: Profile) -> Sequence[tuple[Job, ...]]:
+    def submit(
+        self, planned: Sequence[PlannedRun], resources: Resources, profile: Profile
+    ) -> Sequence[tuple[Job, ...]]:
         """Submit the steps in order, each after those that it waits for; a sweep's runs are an array a step."""
         from submitit.core import plugins
 
@@ -73,19 +76,21 @@ class Pbs:
             self._drop_stuck(planned[0].steps, found[0])
         return found
 
-    def look(self, ids: Sequence[str], outputs: Mapping[str, str] = NOWHERE) -> Mapping[str, Entry]:
+    def query(self, ids: Sequence[str], outputs: Mapping[str, str] = NOWHERE) -> Mapping[str, Entry]:
         """One qstat for all; the files of a job say which job continues it, and how one ended that is forgotten."""
         try:
             dialect = find_dialect("auto")
         except ConfigError as error:
             return {one: Entry("unknown", reason=str(error)) for one in ids}
-        chains = [_chain(one, outputs) for one in ids]
-        states = look_at_chains(chains, dialect)
-        return {chain.id: entry_of(states[chain.id], chain.starts) for chain in chains}
+        continuations = [_continuation(one, outputs) for one in ids]
+        states = query_continuations(continuations, dialect)
+        return {
+            continuation.id: entry_of(states[continuation.id], continuation.starts) for continuation in continuations
+        }
 
     def cancel(self, ids: Sequence[str], outputs: Mapping[str, str] = NOWHERE) -> None:
         """qdel the jobs that are at work for these, the last ones first, so that none starts in between."""
-        self._delete([pbs_id(_chain(one, outputs).jobs[-1]) for one in reversed(ids)])
+        self._delete([pbs_id(_continuation(one, outputs).jobs[-1]) for one in reversed(ids)])
 
     def _drop_stuck(self, steps: Sequence[Step], jobs: Sequence[Job]) -> None:
         """Delete the jobs whose dependency had failed before they were submitted: Torque would hold them for ever."""
@@ -94,7 +99,7 @@ class Pbs:
         stuck: list[str] = []
         for step in steps:
             before = [by_step[other].id for other in step.after]
-            if not step.always and any(one in stuck or _chain(one, outputs).exit_code for one in before):
+            if not step.always and any(one in stuck or _continuation(one, outputs).exit_code for one in before):
                 stuck.append(by_step[step.step].id)
         self._delete(stuck)
 
@@ -113,7 +118,7 @@ class Pbs:
 
     def _executor(
         self,
-        planned: Sequence[Planned],
+        planned: Sequence[PlannedRun],
         step: Step,
         resources: Resources,
         profile: Profile,
@@ -207,6 +212,6 @@ def entry_of(state: JobState, starts: int) -> Entry:
     return Entry(phase, state.word, state.text, state.hosts, state.elapsed_s, restarts)
 
 
-def _chain(identifier: str, outputs: Mapping[str, str]) -> Chain:
+def _continuation(identifier: str, outputs: Mapping[str, str]) -> Continuation:
     output = outputs.get(identifier, "")
-    return Chain(Path(output).parent if output else Path("/nonexistent"), identifier)
+    return Continuation(Path(output).parent if output else Path("/nonexistent"), identifier)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from submitit.core import job_environment
 
-from jobs.clusters.pbs.chain import Chain
+from jobs.clusters.pbs.continuation import Continuation
 from jobs.clusters.pbs.script import ID
 from jobs.clusters.pbs.states import short
 
@@ -57,4 +57,4 @@ class PbsJobEnvironment(job_environment.JobEnvironment):
 
     def _requeue(self, countdown: int) -> None:
         """Let the script submit the job again: users may not qrerun."""
-        Chain(self.paths.folder, self.job_id).ask_requeue()
+        Continuation(self.paths.folder, self.job_id).ask_requeue()

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from submitit.core import core, utils
 
-from jobs.clusters.pbs.chain import Chain
+from jobs.clusters.pbs.continuation import Continuation
 from jobs.clusters.pbs.dialect import Dialect, find_dialect
 from jobs.clusters.pbs.qstat import pbs_id
 from jobs.clusters.pbs.script import After, Request, script_text, shell_path, submit_command
@@ -38,9 +38,9 @@ class PbsJob(core.Job[R]):
     watcher = PbsInfoWatcher(delay_s=60)
 
     @property
-    def chain(self) -> Chain:
+    def continuation(self) -> Continuation:
         """The job's own files; those of the task with number 0."""
-        return Chain(self.paths.folder, self.job_id)
+        return Continuation(self.paths.folder, self.job_id)
 
     def _register_in_watcher(self) -> None:
         super()._register_in_watcher()
@@ -49,11 +49,13 @@ class PbsJob(core.Job[R]):
 
     def cancel(self, check: bool = True) -> None:
         """qdel the job that is at work for this one now."""
-        (subprocess.check_call if check else subprocess.call)([self._cancel_command, pbs_id(self.chain.jobs[-1])])
+        (subprocess.check_call if check else subprocess.call)(
+            [self._cancel_command, pbs_id(self.continuation.jobs[-1])]
+        )
 
     def _interrupt(self, timeout: bool = False) -> None:
         """Let the job have the signal that comes before its time limit; PBS has no preemption to imitate."""
-        self.chain.ask_interrupt()
+        self.continuation.ask_interrupt()
 
 
 class PbsExecutor(core.PicklingExecutor):
@@ -116,7 +118,7 @@ class PbsExecutor(core.PicklingExecutor):
         command = f"{self.python} -u -m submitit.core._submit {shell_path(str(self.folder))}"
         if self._num_tasks() == 1:
             return command
-        tasks = f"{self.python} -u -m jobs.clusters.pbs.tasks --nodes {self.parameters.get('nodes', 1)}"
+        tasks = f"{self.python} -u -m jobs.clusters.pbs.multitask --nodes {self.parameters.get('nodes', 1)}"
         tasks += f" --tasks-per-node {max(1, self.parameters.get('tasks_per_node') or 1)}"
         tasks += f" --starter {shlex.quote(self.parameters.get('starter', 'auto'))}"
         return f'{tasks} --state "$state" -- {command}'

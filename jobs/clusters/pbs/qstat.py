@@ -40,7 +40,7 @@ def qstat_command(ids: Sequence[str], dialect: Dialect, history: bool = True) ->
     return ["qstat", *(["-x"] if history else []), "-f", "-F", "json", *names]
 
 
-def look(ids: Sequence[str], dialect: Dialect, run: Call = call) -> Mapping[str, JobState]:
+def query(ids: Sequence[str], dialect: Dialect, run: Call = call) -> Mapping[str, JobState]:
     """What the server knows about each of ``ids``; all of them are in the answer.
 
     GONE: the server says that it knows the job no more. UNKNOWN: it did not say, so ask again. One unknown id spoils

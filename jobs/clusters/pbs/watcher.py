@@ -8,7 +8,7 @@ from pathlib import Path
 
 from submitit.core import core
 
-from jobs.clusters.pbs.chain import Chain, look_at_chains
+from jobs.clusters.pbs.continuation import Continuation, query_continuations
 from jobs.clusters.pbs.dialect import Dialect, ask_version, dialect_of
 from jobs.clusters.pbs.qstat import Call, call, qstat_command
 from jobs.clusters.pbs.states import read_jobs
@@ -30,14 +30,14 @@ class PbsInfoWatcher(core.InfoWatcher):
     def __init__(self, delay_s: int = 60, run: Call = call) -> None:
         super().__init__(delay_s)
         self._run = run
-        self._chains: dict[str, Chain] = {}
+        self._chains: dict[str, Continuation] = {}
 
     def follow(self, job_id: str, folder: Path) -> None:
         """Where the files of a job are."""
-        self._chains[job_id] = Chain(folder, job_id)
+        self._chains[job_id] = Continuation(folder, job_id)
 
     def _make_command(self) -> list[str] | None:
-        ids = sorted(self._chain(one).jobs[-1] for one in self._registered - self._finished)
+        ids = sorted(self._continuation(one).jobs[-1] for one in self._registered - self._finished)
         return qstat_command(ids, server_dialect()) if ids else None
 
     def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
@@ -52,7 +52,7 @@ class PbsInfoWatcher(core.InfoWatcher):
         if not open_ids:
             return
         self._num_calls += 1
-        states = look_at_chains([self._chain(one) for one in open_ids], server_dialect(), self._run)
+        states = query_continuations([self._continuation(one) for one in open_ids], server_dialect(), self._run)
         self._last_status_check = time.time()
         for one, state in states.items():
             if state.word == "UNKNOWN" and one in self._info_dict:
@@ -71,5 +71,5 @@ class PbsInfoWatcher(core.InfoWatcher):
         """Slurm's word for the job's state; ``mode`` is force, standard or cache, as in submitit."""
         return self.get_info(job_id, mode=mode).get("State") or "UNKNOWN"
 
-    def _chain(self, job_id: str) -> Chain:
-        return self._chains.get(job_id) or Chain(Path("/nonexistent"), job_id)
+    def _continuation(self, job_id: str) -> Continuation:
+        return self._chains.get(job_id) or Continuation(Path("/nonexistent"), job_id)

@@ -12,7 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from segdist.results import Result, RunFolder, job_of, utc_now
+from segdist.run.folder import RunFolder
+from segdist.run.result import Result, job_of, utc_now
 
 
 def rank(task: str, config_file: str) -> int:
@@ -53,7 +54,7 @@ def main(words: list[str]) -> int:
     if words[0] == "report":
         Path(words[1], "report.html").write_text("report")
         return 0
-    from segdist.launch import main as launch
+    from segdist.launch.__main__ import main as launch
 
     return launch(words[1:], (sys.executable, __file__, "rank"))
 

@@ -159,10 +159,10 @@ def test_a_checkpointed_job_goes_on_in_another_one(pbs: Lab) -> None:
     wait_until((pbs.work / "ready").exists)
     job._interrupt()
     assert job.result() == 1
-    assert len(job.chain.jobs) == 2
+    assert len(job.continuation.jobs) == 2
     assert after.result() == 6
-    assert len(after.chain.jobs) == 2, "it found the first one unfinished, and waited again"
-    order = [pbs.job(number)["start"] for number in (job.chain.jobs[1], after.chain.jobs[1])]
+    assert len(after.continuation.jobs) == 2, "it found the first one unfinished, and waited again"
+    order = [pbs.job(number)["start"] for number in (job.continuation.jobs[1], after.continuation.jobs[1])]
     assert order == sorted(order)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.clusters.pbs.chain import Chain, look_at_chains
-from jobs.clusters.pbs.qstat import look
+from jobs.clusters.pbs.continuation import Continuation, query_continuations
+from jobs.clusters.pbs.qstat import query
 from jobs.clusters.pbs.states import JobState, pbspro_state, read_jobs, short, torque_state
 
 
@@ -106,27 +106,27 @@ def test_numbers_in_the_json_do_no_harm() -> None:
 
 def test_all_jobs_are_asked_for_in_one_call() -> None:
     server = Server((0, document(j2={"job_state": "R"}, j47_3=finished(92, 0)), ""))
-    states = look(["2", "47_3"], "pbspro", server)
+    states = query(["2", "47_3"], "pbspro", server)
     assert [state.word for state in states.values()] == ["RUNNING", "COMPLETED"]
     assert server.commands == [["qstat", "-x", "-f", "-F", "json", "2", "47[3]"]]
 
 
 def test_an_unknown_id_spoils_the_answer_for_itself_only() -> None:
     server = Server((153, document(j2={"job_state": "R"}), "qstat: Unknown Job Id 99.pbs\n"))
-    states = look(["2", "99", "100"], "pbspro", server)
+    states = query(["2", "99", "100"], "pbspro", server)
     assert {one: state.word for one, state in states.items()} == {"2": "RUNNING", "99": "GONE", "100": "UNKNOWN"}
 
 
 def test_a_server_that_is_down_is_unknown_although_its_json_is_valid() -> None:
     server = Server((255, document(), "qstat: cannot connect to server pbshead (errno=15010)"))
-    state = look(["2"], "pbspro", server)["2"]
+    state = query(["2"], "pbspro", server)["2"]
     assert (state.word, state.ended) == ("UNKNOWN", False)
     assert "cannot connect" in state.text
 
 
 def test_a_server_that_dies_while_it_answers_is_not_believed() -> None:
     server = Server((255, document(j2=finished(93, 1)), "errno=15010"))
-    assert look(["2"], "pbspro", server)["2"].word == "UNKNOWN"
+    assert query(["2"], "pbspro", server)["2"].word == "UNKNOWN"
 
 
 def test_a_server_without_history_is_asked_for_what_it_knows() -> None:
@@ -134,73 +134,73 @@ def test_a_server_without_history_is_asked_for_what_it_knows() -> None:
         (0, document(), "qstat: PBS is not configured to maintain job history"),
         (153, document(j2={"job_state": "R"}), "qstat: Unknown Job Id 1.pbs"),
     )
-    states = look(["1", "2"], "pbspro", server)
+    states = query(["1", "2"], "pbspro", server)
     assert [state.word for state in states.values()] == ["GONE", "RUNNING"]
     assert server.commands[1] == ["qstat", "-f", "-F", "json", "1", "2"]
 
 
 def test_torque_without_its_client_daemon_fails_with_exit_code_0_and_is_unknown() -> None:
     server = Server((0, "", "Error in connection to trqauthd (15137)"))
-    state = look(["2"], "torque", server)["2"]
+    state = query(["2"], "torque", server)["2"]
     assert (state.word, state.text) == ("UNKNOWN", "Error in connection to trqauthd (15137)")
 
 
 def test_torque_may_answer_with_a_document_for_each_id() -> None:
     one = "<Data><Job><Job_Id>{}.t</Job_Id><job_state>C</job_state><exit_status>0</exit_status></Job></Data>"
     server = Server((0, f"<?xml version='1.0'?>{one.format('8[0]')}\n{one.format('9')}", ""))
-    assert {k: s.word for k, s in look(["8_0", "9"], "torque", server).items()} == {
+    assert {k: s.word for k, s in query(["8_0", "9"], "torque", server).items()} == {
         "8_0": "COMPLETED",
         "9": "COMPLETED",
     }
 
 
-def chain(folder: Path, jobs: str = "", code: str = "") -> Chain:
+def continuation(folder: Path, jobs: str = "", code: str = "") -> Continuation:
     """A job's files."""
     if jobs:
         (folder / "2_jobs").write_text(jobs)
     if code:
         (folder / "2_exit").write_text(code)
-    return Chain(folder, "2")
+    return Continuation(folder, "2")
 
 
 def test_a_job_that_has_left_history_is_decided_by_its_marker(tmp_path: Path) -> None:
     gone = (153, document(), "qstat: Unknown Job Id 2.pbs")
-    one = chain(tmp_path)
-    assert look_at_chains([one], "pbspro", Server(gone))["2"].word == "GONE"
-    chain(tmp_path, code="0\n")
-    assert look_at_chains([one], "pbspro", Server(gone))["2"].word == "COMPLETED"
-    chain(tmp_path, code="3\n")
-    assert look_at_chains([one], "pbspro", Server(gone))["2"].word == "FAILED"
+    one = continuation(tmp_path)
+    assert query_continuations([one], "pbspro", Server(gone))["2"].word == "GONE"
+    continuation(tmp_path, code="0\n")
+    assert query_continuations([one], "pbspro", Server(gone))["2"].word == "COMPLETED"
+    continuation(tmp_path, code="3\n")
+    assert query_continuations([one], "pbspro", Server(gone))["2"].word == "FAILED"
 
 
 def test_a_deletion_that_raced_with_the_end_was_none_where_the_marker_says_so(tmp_path: Path) -> None:
     # One of eight deleted jobs was recorded as 92/0; its script had not reached its end.
-    one = chain(tmp_path, code="5\n")
-    assert look_at_chains([one], "pbspro", Server((0, document(j2=finished(92, 0)), "")))["2"].word == "FAILED"
+    one = continuation(tmp_path, code="5\n")
+    assert query_continuations([one], "pbspro", Server((0, document(j2=finished(92, 0)), "")))["2"].word == "FAILED"
 
 
 def test_a_job_that_has_not_begun_its_work_waits(tmp_path: Path) -> None:
     # Its script looks first whether what it waits for goes on in another job.
-    one = chain(tmp_path, jobs="2\n")
-    assert look_at_chains([one], "pbspro", Server((0, document(j2={"job_state": "R"}), "")))["2"].word == "PENDING"
+    one = continuation(tmp_path, jobs="2\n")
+    assert query_continuations([one], "pbspro", Server((0, document(j2={"job_state": "R"}), "")))["2"].word == "PENDING"
     (tmp_path / "2_starts").write_text("2\n")
-    assert look_at_chains([one], "pbspro", Server((0, document(j2={"job_state": "R"}), "")))["2"].word == "RUNNING"
+    assert query_continuations([one], "pbspro", Server((0, document(j2={"job_state": "R"}), "")))["2"].word == "RUNNING"
 
 
 def test_a_continued_job_is_what_its_last_job_is(tmp_path: Path) -> None:
-    one = chain(tmp_path, jobs="2\n17\n")
+    one = continuation(tmp_path, jobs="2\n17\n")
     (tmp_path / "2_starts").write_text("2\n17\n")
     server = Server((0, document(j17={"job_state": "R"}), ""))
-    assert look_at_chains([one], "pbspro", server)["2"].word == "RUNNING"
+    assert query_continuations([one], "pbspro", server)["2"].word == "RUNNING"
     assert server.commands[0][-1] == "17"
 
 
 def test_a_job_that_ends_while_it_is_continued_has_not_ended(tmp_path: Path) -> None:
-    one = chain(tmp_path, jobs="2\n")
+    one = continuation(tmp_path, jobs="2\n")
 
     def server(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         (tmp_path / "2_jobs").write_text("2\n17\n")
         return subprocess.CompletedProcess(command, 0, document(j2=finished(92, 0)), "")
 
-    state = look_at_chains([one], "pbspro", server)["2"]
+    state = query_continuations([one], "pbspro", server)["2"]
     assert (state.word, state.text) == ("PENDING", "continued by job 17")

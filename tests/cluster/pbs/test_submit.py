@@ -13,10 +13,11 @@ import pytest
 
 from jobs import cancel, logs, status
 from jobs.clusters.pbs.cluster import Pbs
-from jobs.queue import Queue
-from jobs.reading import read_run
-from jobs.spec import Commands, Job, Step, read_spec
-from jobs.state import RunState
+from jobs.planning.steps import Commands
+from jobs.record.run_json import Job, Step, read_spec
+from jobs.state.model import RunState
+from jobs.state.poll import Queue
+from jobs.state.read import read_run
 from jobs.submit import main
 
 from .conftest import HERE, Lab, wait_until
@@ -226,7 +227,7 @@ def test_only_one_call_to_qstat_is_made_for_all_jobs(login: Login, monkeypatch: 
     from jobs.clusters.pbs import qstat
 
     real: Callable[..., Any] = qstat.call
-    monkeypatch.setattr("jobs.clusters.pbs.chain.look", lambda *a: calls.append(a) or qstat.look(*a[:2], real))
+    monkeypatch.setattr("jobs.clusters.pbs.continuation.look", lambda *a: calls.append(a) or qstat.query(*a[:2], real))
     read_run(run, queue=Queue())
     assert len(calls) == 1
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from jobs.spec import read_spec
-from segdist.results import RunFolder
+from jobs.record.run_json import read_spec
+from segdist.run.folder import RunFolder
 
 from .lab import SlurmLab, fresh, missing
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from segdist.results import RunFolder, read_metrics
+from segdist.run.folder import RunFolder
+from segdist.run.result import read_metrics
 
 from .conftest import MEASURED, TRUTH_S, Cluster, epochs, until
 from .lab import SlurmLab

@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from segdist.results import Result, RunFolder
+from segdist.run.folder import RunFolder
+from segdist.run.result import Result
 
 from .conftest import MEASURED, ROOT, SMALL, TRUTH_S, Cluster, until
 

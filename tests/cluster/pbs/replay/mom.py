@@ -232,8 +232,8 @@ class Mom:
                 text = (entry / "stat").read_text(errors="replace")
             except OSError:
                 continue
-            session = int(text[text.rindex(")") + 2 :].split()[3])
-            if session in self.sessions and not (only_first and self.sessions[session] != 0):
+            context = int(text[text.rindex(")") + 2 :].split()[3])
+            if context in self.sessions and not (only_first and self.sessions[context] != 0):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(entry.name), number)
 

@@ -1,0 +1,1 @@
+"""Slurm: one job a step through submitit's executor."""

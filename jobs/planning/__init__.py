@@ -1,0 +1,1 @@
+"""From a command line to steps: submissions, resources, site profiles, sweeps."""

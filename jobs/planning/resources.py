@@ -1,0 +1,160 @@
+"""What a job asks the cluster for: options of the command line over the site's profile."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from segdist.cli import from_plain
+from segdist.config import ConfigError, read_toml, require
+from segdist.launch.step import MAX_RESTARTS
+
+ClusterName = Literal["auto", "local", "slurm", "pbs"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A site: what its jobs have in common. A TOML file such as ``slurm/xeon.toml``; each key is optional."""
+
+    queue: str = ""
+    """Partition (Slurm) or queue (PBS)."""
+    account: str = ""
+    """Account to charge."""
+    constraint: str = ""
+    """Node feature (Slurm) or property (PBS), such as gold6128."""
+    cores_per_node: int = 0
+    """Cores of a node, shared by its ranks; 0 asks for none in particular."""
+    ranks_per_node: int = 1
+    """Processes on each node; one a socket is a good start."""
+    walltime: str = ""
+    """Time limit, HH:MM:SS or D-HH:MM:SS; empty takes the queue's own."""
+    signal: str = "USR1"
+    """Signal sent before the time limit: training saves, the job is requeued and goes on."""
+    signal_before_s: int = 120
+    """How long before the limit; it must be enough for a step, a checkpoint and the requeue."""
+    max_restarts: int = MAX_RESTARTS
+    """Times a job may be requeued."""
+    options: tuple[str, ...] = ()
+    """More options for sbatch or qsub: "exclusive", "qos=high"."""
+    setup: tuple[str, ...] = ()
+    """Shell lines that run first on the first node: "module load ...", "source .../setvars.sh"."""
+    python: str = ""
+    """Interpreter on the nodes; empty takes the one that submits."""
+    dialect: Literal["auto", "pbspro", "torque"] = "auto"
+    """PBS only: pbspro (OpenPBS, PBS Professional) or torque; "auto" asks qsub for its version."""
+    starter: str = "auto"
+    """PBS only: what starts ranks on the nodes, the best first: pbs_tmrsh,pbsdsh,mpirun,ssh; "auto" is that order."""
+    umask: str = "022"
+    """PBS only: who may read the run folder; jobs start with 077 there."""
+
+    def __post_init__(self) -> None:
+        require(self.signal == "USR1", f'signal = "{self.signal}": the launcher heeds USR1; write signal = "USR1"')
+        require(
+            self.signal_before_s >= 0,
+            f"signal_before_s = {self.signal_before_s}: must be at least 0; write for example 120",
+        )
+        if self.walltime:
+            walltime_minutes(self.walltime)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where the job runs, and on how many processes. What is not given comes from the profile."""
+
+    cluster: ClusterName = "auto"
+    """Scheduler; "auto" looks for sbatch and qsub, and takes this machine where neither is there."""
+    profile: str = ""
+    """Site profile, a TOML file such as slurm/xeon.toml."""
+    nodes: int = 1
+    """Nodes; on the local cluster, groups of processes on this machine."""
+    ranks_per_node: int | None = None
+    """Processes on each node (profile, or 1)."""
+    cores_per_node: int | None = None
+    """Cores to ask for on each node; its ranks share them."""
+    queue: str | None = None
+    """Partition (Slurm; --partition is the same) or queue (PBS)."""
+    account: str | None = None
+    """Account to charge."""
+    constraint: str | None = None
+    """Node feature (Slurm) or property (PBS)."""
+    walltime: str | None = None
+    """Time limit of each step's job, HH:MM:SS or D-HH:MM:SS."""
+    max_restarts: int | None = None
+    """Times a job may be requeued at its time limit or after losing a node (profile, or 10)."""
+    starter: str | None = None
+    """PBS only: what starts ranks on the nodes (profile, or the first that works of pbs_tmrsh, pbsdsh, mpirun, ssh)."""
+    options: tuple[str, ...] = ()
+    """More options for sbatch or qsub, without dashes: exclusive qos=high."""
+    sweep: tuple[str, ...] = ()
+    """Values to try, KEY=VALUE,VALUE; may be given several times. Every combination is a run; on a cluster they
+    are one job array."""
+    max_parallel: int = 0
+    """Runs of a sweep that may be at work at once; 0 is all of them (on the local cluster: one)."""
+    wait: bool = False
+    """Show the job's output until it ends, and exit with its exit code."""
+    dry_run: bool = False
+    """Print what would be run, and touch nothing."""
+
+    def __post_init__(self) -> None:
+        for option, value, least in (
+            ("nodes", self.nodes, 1),
+            ("ranks-per-node", self.ranks_per_node, 1),
+            ("cores-per-node", self.cores_per_node, 1),
+            ("max-restarts", self.max_restarts, 0),
+            ("max-parallel", self.max_parallel, 0),
+        ):
+            require(
+                value is None or value >= least,
+                f"--{option} {value}: must be at least {least}; give {least} or more",
+            )
+        if self.walltime:
+            walltime_minutes(self.walltime)
+
+    @property
+    def ranks(self) -> int:
+        """Processes over all nodes."""
+        return self.nodes * (self.ranks_per_node or 1)
+
+
+def read_profile(path: str) -> Profile:
+    """Read a site profile; the built-in one for an empty path.
+
+    Raises:
+        ConfigError: where the file cannot be read, or has an unknown key or a value that cannot be.
+    """
+    return from_plain(Profile, read_toml(path), path) if path else Profile()
+
+
+def resolve(resources: Resources, profile: Profile) -> Resources:
+    """The resources with what was not given taken from the profile: None is left in no field."""
+    own: dict[str, Any] = {
+        field.name: getattr(profile, field.name)
+        for field in dataclasses.fields(Resources)
+        if getattr(resources, field.name) is None
+    }
+    if own.get("cores_per_node") == 0:
+        own["cores_per_node"] = None
+    return dataclasses.replace(resources, options=(*profile.options, *resources.options), **own)
+
+
+def walltime_minutes(text: str) -> int:
+    """Minutes, rounded up, of a walltime; see :func:`walltime_seconds`."""
+    return math.ceil(walltime_seconds(text) / 60)
+
+
+def walltime_seconds(text: str) -> int:
+    """Seconds of ``HH:MM:SS``, ``HH:MM`` or ``D-HH:MM:SS``.
+
+    Raises:
+        ConfigError: for another form, or no time at all.
+    """
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d)(?::([0-5]\d))?", text)
+    if match is None:
+        raise ConfigError(f"--walltime {text}: must be HH:MM:SS or D-HH:MM:SS; give for example 06:00:00")
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    total = days * 86400 + hours * 3600 + minutes * 60 + seconds
+    require(total > 0, f"--walltime {text}: is no time at all; give for example 06:00:00")
+    return total

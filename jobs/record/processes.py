@@ -1,0 +1,65 @@
+"""Processes of this host: which are alive, which belong to a job, and which end with their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+from jobs.record.run_json import Job
+from segdist.system import procfs as kernel
+
+TOKEN = "SEGDIST_JOB_TOKEN"
+"""Environment variable that marks every process of a job."""
+
+
+def this_process() -> tuple[int, str]:
+    """The pid of this process and when it started, as :class:`jobs.record.run_json.Job` wants them."""
+    return os.getpid(), stat_of(os.getpid())[1]
+
+
+def stat_of(pid: int) -> tuple[str, str]:
+    """State letter and start (boot id, clock ticks since boot) of a process; OSError where there is none."""
+    state, ticks = kernel.stat_of(pid)
+    return state, f"{kernel.boot_id()}/{ticks}"
+
+
+def process_started(pid: int) -> str | None:
+    """When the process with that pid started, or None where it has ended (a zombie has).
+
+    Pids are used again, but not by a process that started at the same clock tick.
+    """
+    try:
+        state, started = stat_of(pid)
+    except (OSError, ValueError):
+        return None
+    return None if state in "ZX" else started
+
+
+def job_alive(job: Job) -> bool | None:
+    """Whether the job's controlling process is alive; None where another host has to be asked."""
+    if job.host != socket.gethostname():
+        return None
+    return process_started(job.pid) == job.pid_started
+
+
+def job_processes(token: str) -> list[int]:
+    """The living processes on this host, but for this one, that have a job's token in their environment."""
+    mark = f"{TOKEN}={token}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            environ = (entry / "environ").read_bytes()
+        except OSError:  # another user's process, or one that has just ended
+            continue
+        if mark in environ.split(b"\0") and process_started(int(entry.name)) is not None:
+            found.append(int(entry.name))
+    return sorted(found)
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel send this process TERM when ``parent``, which started it, ends in whatever way."""
+    kernel.end_with_parent(parent, signal.SIGTERM)()

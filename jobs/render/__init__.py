@@ -1,0 +1,1 @@
+"""States and results as a text table, and for TensorBoard."""

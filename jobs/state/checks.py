@@ -1,0 +1,87 @@
+"""What is refused before anything is written: a missing model, a run at work, results in the way."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+from pathlib import Path
+
+from jobs.planning.steps import Steps
+from jobs.planning.submissions import (
+    EvaluateSubmission,
+    PipelineSubmission,
+    QuantizeSubmission,
+    Submission,
+    TrainSubmission,
+)
+from jobs.state.read import read_run
+from segdist.config import ConfigError, require
+from segdist.run.folder import RunFolder
+from segdist.run.lease import require_free
+from segdist.run.start_mode import choose_start_mode
+
+
+def unused_run(task: str, submission: Submission) -> str:
+    """A run folder that is not there yet: ``runs/<model or task>-<time>``."""
+    named = isinstance(submission, TrainSubmission | PipelineSubmission)
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    base = f"runs/{submission.net.model if named else task}-{stamp}"  # type: ignore[union-attr]
+    name, number = base, 1
+    while Path(name).exists():
+        number += 1
+        name = f"{base}-{number}"
+    return name
+
+
+def check_model(task: str, submission: Submission, run: RunFolder) -> None:
+    """Evaluation and quantization need a model: the run's own, or ``--weights``; raises ConfigError."""
+    if not isinstance(submission, EvaluateSubmission | QuantizeSubmission):
+        return
+    if submission.weights is not None:
+        require(
+            Path(submission.weights).is_file(),
+            f"--weights {submission.weights}: is no file; give the path of a model.pt",
+        )
+        return
+    require(
+        submission.run != "",
+        f'--run "": {task} needs a run with a trained model; give --run RUN, or --weights FILE',
+    )
+    require(
+        run.path.is_dir(),
+        f"--run {run.path}: there is no such run folder; give the run of a training, or --weights FILE",
+    )
+    require(
+        run.model_pt.is_file(),
+        f"--run {run.path}: has no {run.model_pt.relative_to(run.path)}; train there first, or give --weights FILE",
+    )
+
+
+def check_free(run: RunFolder, steps: Steps) -> list[str]:
+    """Refuse, with ConfigError, a run that another job works on, and results that would be lost.
+
+    Returns:
+        the steps that go on from what an earlier job has saved.
+    """
+    require(not run.path.exists() or run.path.is_dir(), f"--run {run.path}: is no folder; give another name")
+    if run.run_json.exists():
+        state = read_run(run.path)
+        if state.spec is None:
+            raise ConfigError(f"--run {run.path}: {state.note}; or give another --run")
+        job = next((job for job, entry in state.entries if entry.alive), state.jobs[0])
+        local = f"pid {job.pid} on {job.host}"
+        holder = f"--run {run.path}: job {job.id} ({local if job.cluster == 'local' else job.cluster})"
+        cancel = f"python -m jobs.cancel {shlex.quote(str(run.path))}"
+        require(
+            not state.alive,
+            f"{holder} is at work in it; wait for it, end it with {cancel}, or give another --run",
+        )
+        where = f"submit from {job.host}" if job.cluster == "local" else "try again when its scheduler answers"
+        require(state.ended, f"{holder} may be at work in it; {where}, or give another --run")
+    going_on = []
+    for step, config in steps:
+        if config is not None:
+            if choose_start_mode(step.folder(run), config, {}) == "resume":
+                going_on.append(step.step)
+            require_free(step.folder(run), {})
+    return going_on

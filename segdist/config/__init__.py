@@ -1,0 +1,41 @@
+"""One frozen dataclass per task: it is the command line, the TOML file and the record in the run folder.
+
+A task's config is made of groups (dataset, net, training, …); a group is a heading of ``--help`` and a table of
+the TOML file. Values are plain (str, int, float, bool, tuples of them), so a config survives JSON unchanged.
+Only the standard library is imported here: a login node reads configs without torch or numpy.
+"""
+
+from segdist.config.dataset import DatasetConfig, NetConfig
+from segdist.config.evaluation import EvaluationConfig, check_inference_mode
+from segdist.config.files import read_toml, to_plain
+from segdist.config.quantization import QuantizationConfig
+from segdist.config.runtime import RuntimeConfig
+from segdist.config.tasks import TASKS, EvaluateConfig, PipelineConfig, QuantizeConfig, TaskConfig, TrainConfig, task_of
+from segdist.config.training import TrainingConfig
+from segdist.config.values import INT8_SUFFIX, SCENES, STRIDE, ConfigError, ModelName, parse_size, require
+
+__all__ = [
+    "INT8_SUFFIX",
+    "SCENES",
+    "STRIDE",
+    "TASKS",
+    "ConfigError",
+    "DatasetConfig",
+    "EvaluateConfig",
+    "EvaluationConfig",
+    "ModelName",
+    "NetConfig",
+    "PipelineConfig",
+    "QuantizationConfig",
+    "QuantizeConfig",
+    "RuntimeConfig",
+    "TaskConfig",
+    "TrainConfig",
+    "TrainingConfig",
+    "check_inference_mode",
+    "parse_size",
+    "read_toml",
+    "require",
+    "task_of",
+    "to_plain",
+]

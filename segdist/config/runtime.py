@@ -1,0 +1,35 @@
+"""How the machine is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from segdist.config.values import at_least
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """How the machine is used."""
+
+    collectives: Literal["auto", "ccl", "gloo"] = "auto"
+    """Gradient exchange: oneCCL, gloo, or oneCCL where it is installed."""
+    interface: str = ""
+    """Network interface of the ranks; empty takes the one that routes to the first node."""
+    timeout: int = 600
+    """Seconds after which a collective operation that a rank does not join is an error."""
+    rendezvous_timeout: int = 180
+    """Seconds that the ranks wait for each other at the start; those that have not come are then named."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Training arithmetic; "auto" takes bf16 where the CPU has instructions for it."""
+    ipex: Literal["auto", "on", "off"] = "auto"
+    """Intel Extension for PyTorch in training: for bf16 on Intel CPUs where it is installed, always, or never."""
+    memory_format: Literal["channels_last", "contiguous"] = "channels_last"
+    """Layout of activations and weights."""
+    threads: int = 0
+    """Threads per rank; 0 takes this rank's share of the node's cores."""
+
+    def __post_init__(self) -> None:
+        at_least("timeout", self.timeout, 1)
+        at_least("rendezvous-timeout", self.rendezvous_timeout, 1)
+        at_least("threads", self.threads, 0)

@@ -1,0 +1,121 @@
+"""One frozen dataclass per task, made of groups: the command line, the TOML file and the record in the run folder."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from segdist.config.dataset import DatasetConfig, NetConfig
+from segdist.config.evaluation import EvaluationConfig
+from segdist.config.quantization import QuantizationConfig
+from segdist.config.runtime import RuntimeConfig
+from segdist.config.training import TrainingConfig
+from segdist.config.values import INT8_SUFFIX, STRIDE, parse_size, require
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a net with one process per rank (DDP); per epoch, score it on the validation split."""
+
+    run: str = ""
+    """Run folder on storage that all nodes share; made where it is missing."""
+    overwrite: bool = False
+    """Replace an earlier result of this step."""
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    net: NetConfig = field(default_factory=NetConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            self.net.model != "unet" or min(parse_size(self.training.crop)) >= STRIDE,
+            f"--crop {self.training.crop}: both sides must be at least {STRIDE}; give for example 256x512",
+        )
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Score a model on a split (loss, mIoU, pixel accuracy, IoU per class) and time it."""
+
+    run: str = ""
+    """Run folder."""
+    name: str = "fp32"
+    """Name of this evaluation: its results go to RUN/evaluate/NAME."""
+    weights: str | None = None
+    """model.pt or model_int8.torchscript; by default RUN/train/model.pt."""
+    overwrite: bool = False
+    """Replace an earlier result of this step."""
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
+            f"--name {self.name!r}: must be a file name of letters, digits, '.', '_' and '-'; give for example fp32",
+        )
+        require(
+            self.evaluation.eval_precision == "fp32" or not (self.weights or "").endswith(INT8_SUFFIX),
+            f"--eval-precision {self.evaluation.eval_precision} with {self.weights}: an int8 model has its own "
+            "arithmetic; leave --eval-precision out, or give a model.pt",
+        )
+
+
+@dataclass(frozen=True)
+class QuantizeConfig:
+    """Quantize a trained model to int8 and keep the best one found."""
+
+    run: str = ""
+    """Run folder."""
+    weights: str | None = None
+    """Trained model.pt; by default RUN/train/model.pt."""
+    overwrite: bool = False
+    """Replace an earlier result of this step."""
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """train, evaluate, quantize, evaluate the int8 model, write the report; a failed step stops those after it."""
+
+    run: str = ""
+    """Run folder on storage that all nodes share; made where it is missing."""
+    overwrite: bool = False
+    """Replace earlier results of these steps."""
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    net: NetConfig = field(default_factory=NetConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        self.train()
+
+    def train(self) -> TrainConfig:
+        """The pipeline's first step."""
+        return TrainConfig(self.run, self.overwrite, self.dataset, self.net, self.training, self.runtime)
+
+    def evaluate(self, name: str, weights: str | None = None) -> EvaluateConfig:
+        """An evaluation of the pipeline's fp32 model, or of the one in the file ``weights``."""
+        return EvaluateConfig(self.run, name, weights, self.overwrite, self.dataset, self.evaluation, self.runtime)
+
+    def quantize(self) -> QuantizeConfig:
+        """The pipeline's quantization."""
+        return QuantizeConfig(self.run, None, self.overwrite, self.dataset, self.quantization, self.runtime)
+
+
+TaskConfig = TrainConfig | EvaluateConfig | QuantizeConfig
+TASKS: dict[str, type[TrainConfig] | type[EvaluateConfig] | type[QuantizeConfig]] = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "quantize": QuantizeConfig,
+}
+"""The tasks a rank can run, by the name they have on the command line."""
+
+
+def task_of(config: TaskConfig) -> str:
+    """The task of a config: ``train``, ``evaluate`` or ``quantize``."""
+    return next(task for task, cls in TASKS.items() if isinstance(config, cls))

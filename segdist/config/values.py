@@ -1,0 +1,41 @@
+"""Values that a config is made of, and the error for one that cannot be."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+SCENES = "scenes"
+"""The value of ``DatasetConfig.data`` that means the generated street scenes."""
+
+INT8_SUFFIX = ".torchscript"
+"""How the file of an int8 model ends."""
+ModelName = Literal["unet", "hrnetv2_w18", "hrnetv2_w32", "hrnetv2_w48"]
+STRIDE = 32
+"""Both nets halve the image five times at the most: sides are padded up to a multiple of this."""
+
+
+class ConfigError(Exception):
+    """A value that cannot be. The message names the value, the rule and the fix."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise :class:`ConfigError` with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def parse_size(text: str, option: str = "size") -> tuple[int, int]:
+    """Turn ``"256x512"`` into ``(256, 512)``: height, then width, in pixels, both at least 1.
+
+    Raises:
+        ConfigError: where the text has another form.
+    """
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if match is None:
+        raise ConfigError(f"--{option} {text!r}: a size is HEIGHTxWIDTH in pixels; write for example 256x512")
+    return int(match[1]), int(match[2])
+
+
+def at_least(option: str, value: float, least: float) -> None:
+    require(value >= least, f"--{option} {value}: must be at least {least}; give {least} or more")

@@ -1,0 +1,1 @@
+"""Scores, test-time augmentation, latency, overlays and saved predictions."""

@@ -1,0 +1,164 @@
+"""From one process per allocation to one process per rank, with an honest exit code.
+
+What to start is data (:func:`plan_ranks`); :func:`segdist.launch.step.launch` starts it, waits, and records how it
+ended. In a Slurm job the ranks are the tasks of one srun; in a PBS job of several nodes an agent on each starts them
+(:mod:`segdist.launch.remote`). Elsewhere they are processes of this machine, and "nodes" are groups of them, each
+with its own share of the cores.
+
+Every rank writes to RUN/<step>/logs/rank<k>.log; rank 0 is copied to the launcher's output as well. No rank outlives
+the launcher, however that ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from segdist.cli import parse, run_command
+from segdist.config import TASKS, ConfigError, PipelineConfig, TaskConfig, require
+from segdist.launch.allocation import THIS_MACHINE, Allocation
+from segdist.launch.console import say
+from segdist.launch.pipeline import run_pipeline
+from segdist.launch.plan import RANK_COMMAND, choose_master_port, find_allocation, plan_ranks, starter_for
+from segdist.launch.starters import ORDER
+from segdist.launch.step import MAX_RESTARTS, launch, restart_decision
+from segdist.run.folder import RunFolder
+from segdist.run.lease import require_free
+from segdist.run.start_mode import choose_start_mode
+from segdist.system.affinity import physical_cores
+
+LAUNCHED: dict[str, type[TaskConfig] | type[PipelineConfig]] = {**TASKS, "pipeline": PipelineConfig}
+"""What can be launched: the tasks, and all of them in order."""
+
+
+# The command ------------------------------------------------------------------------------------------------
+
+
+_HELP = """\
+tasks:
+{tasks}
+
+example:
+  python -m segdist.launch --nodes 2 --ranks-per-node 2 train --run runs/first --epochs 5
+
+Options before TASK are the launcher's, all after it are the task's (TASK --help lists them).
+Rank k writes to RUN/<step>/logs/rank<k>.log; rank 0 is shown as well.
+
+exit code:
+  0      every rank ended with 0 and the step's result.json is new
+  2      wrong options: nothing was started, or a rank refused its own
+  75     stopped after saving its work: the same command, or the restarted job, goes on from there
+  other  that of the rank that failed first; 128 + signal where one ended it (137: SIGKILL)
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text}: must be seconds, at least 0; give for example 10")
+    return value
+
+
+def split_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, str, list[str]]:
+    """The launcher's own options, the task, and the task's options as they are.
+
+    Raises:
+        ConfigError: for a wrong option of the launcher, or no task.
+    """
+    tasks = "\n".join(f"  {name:9} {(config.__doc__ or '').strip()}" for name, config in LAUNCHED.items())
+    parser = _Parser(
+        prog="python -m segdist.launch",
+        usage="%(prog)s [--nodes N] [--ranks-per-node R] [--grace SECONDS] TASK [task options ...]",
+        description="Start one process per rank, wait for all of them, and end as the first failing one did.",
+        epilog=_HELP.format(tasks=tasks),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for option, kind, default, unit, text in (
+        ("--nodes", int, None, "N", "nodes; outside a job, groups of processes (default: the job's, else 1)"),
+        ("--ranks-per-node", int, None, "R", "processes per node (default: the job's, else 1)"),
+        ("--grace", _seconds, 10.0, "SECONDS", "from a rank's failure to SIGTERM, from there to SIGKILL (default: 10)"),
+        ("--max-restarts", int, MAX_RESTARTS, "N", "times the job may be requeued (default: %(default)s)"),
+    ):
+        parser.add_argument(option, type=kind, default=default, metavar=unit, help=text)
+    parser.add_argument(
+        "--starter",
+        default="auto",
+        metavar="NAME[,NAME]",
+        help="how ranks are started: local (processes of this machine), srun, or the first that works here of "
+        f"{', '.join(ORDER)}; name one or several to choose (default: auto)",
+    )
+    at = next((place for place, word in enumerate(argv) if word in LAUNCHED), len(argv))
+    options, unknown = parser.parse_known_args(list(argv[:at]))
+    known = f"a task ({', '.join(LAUNCHED)})"
+    require(not unknown, f"{' '.join(unknown)}: is neither {known} nor an option; see {parser.prog} --help")
+    require(at < len(argv), f"TASK is missing: give {known}; see {parser.prog} --help")
+    return options, argv[at], list(argv[at + 1 :])
+
+
+def main(argv: Sequence[str] | None = None, rank_command: Sequence[str] = RANK_COMMAND) -> int:
+    """The command line; returns the exit code."""
+
+    def body() -> int:
+        options, task, task_options = split_arguments(sys.argv[1:] if argv is None else argv)
+        prog = f"python -m segdist.launch {task}"
+        config: TaskConfig | PipelineConfig = parse(LAUNCHED[task], task_options, prog)
+        require(bool(config.run), '--run "": must name the run folder; add for example --run runs/first')
+        allocation = THIS_MACHINE if options.starter == "local" else find_allocation(os.environ)
+        require(
+            options.starter != "srun" or allocation.scheduler == "slurm",
+            "--starter srun: needs a Slurm job around it; use sbatch or salloc, or --starter local",
+        )
+        if isinstance(config, PipelineConfig):
+            return run_pipeline(
+                options, config, allocation, lambda o, c, a: run_step(o, c, a, allocation, rank_command)
+            )
+        return run_step(options, config, [task, *task_options], allocation, rank_command)
+
+    return run_command(body)
+
+
+def run_step(
+    options: argparse.Namespace,
+    config: TaskConfig,
+    arguments: Sequence[str],
+    allocation: Allocation,
+    rank_command: Sequence[str] = RANK_COMMAND,
+) -> int:
+    """Launch the ranks of one task; returns its exit code.
+
+    Raises:
+        ConfigError: for a result that is in the way, or nodes that are not there.
+    """
+    step = RunFolder(config.run).step_of(config)
+    settled = restart_decision(step, allocation, options.max_restarts)
+    if settled is not None:
+        return settled
+    environ = {**os.environ, **allocation.environment}
+    choose_start_mode(step, config, environ)  # refuses what the ranks would refuse, before their logs are touched
+    require_free(step, environ, log=say)
+    cores = physical_cores(os.sched_getaffinity(0))
+    port = choose_master_port(os.environ, allocation)
+    nodes = (len(allocation.hosts) or 1) if options.nodes is None else options.nodes
+    per_node = (allocation.ranks_per_node or 1) if options.ranks_per_node is None else options.ranks_per_node
+    starter = starter_for(options.starter, allocation, nodes, os.environ)
+    specs = plan_ranks(nodes, per_node, arguments, step, cores, port, rank_command, allocation)
+    if allocation.scheduler == "none" and len(specs) > len(cores):
+        say(
+            f"warning: {len(specs)} ranks ({nodes} x {per_node}) on {len(cores)} "
+            "physical cores: they share cores, so measure no speed here"
+        )
+    return launch(specs, options.grace, step, allocation, options.max_restarts, starter)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

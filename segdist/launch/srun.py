@@ -1,0 +1,204 @@
+"""Ranks of a Slurm job: one ``srun`` for all nodes, watched until it ends; and the requeue of the job itself.
+
+srun tells the story of its tasks on stderr (``srun: error: n2: task 1: Killed``) as it happens, but returns one number
+for all of them: the first such line names the rank that failed first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+
+from segdist.launch.allocation import Allocation
+from segdist.launch.console import STDERR, STDOUT, say, write_all
+from segdist.launch.local import FORWARDED, signals_as_bytes
+from segdist.launch.outcome import Outcome, RankEnd, RankSpec, signal_name
+
+_TASKS_ENDED = re.compile(r"srun: error: \S+: tasks? ([\d,-]+): (.+)")
+_LOOK_S = 0.5
+_OWN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
+
+
+def srun_command(specs: Sequence[RankSpec]) -> list[str]:
+    """The command that starts those ranks, one task each.
+
+    ``--cpu-bind=none``, as every rank takes its own share of the node's cores; ``--kill-on-bad-exit``, so that no
+    rank waits for a dead one; ``--mpi=none``, as MPI's variables would be taken for the rank's.
+    """
+    first = specs[0].ranks
+    pattern = str(specs[0].log.absolute()).replace("%", "%%")
+    return [
+        "srun",
+        f"--nodes={first.world // first.local_world}",
+        f"--ntasks={first.world}",
+        f"--ntasks-per-node={first.local_world}",
+        "--distribution=block",
+        "--kill-on-bad-exit=1",
+        "--cpu-bind=none",
+        "--overlap",
+        "--mpi=none",
+        "--input=none",
+        "--wait=0",
+        f"--output={pattern.removesuffix('rank0.log')}rank%t.log",
+        *specs[0].argv,
+    ]
+
+
+def run_srun(specs: Sequence[RankSpec], grace: float) -> Outcome:
+    """Start every rank with srun and wait for all of them; call it from the main thread.
+
+    SIGUSR1 to this process reaches the ranks through srun. SIGTERM and SIGINT reach them through scancel, as srun
+    itself would kill them at once; after ``grace`` seconds it does. Rank 0's log is copied to stdout.
+    """
+    environ = {key: value for key, value in os.environ.items() if key not in _OWN_VARIABLES}
+    environ = {key: value for key, value in environ.items() if not key.startswith("SUBMITIT_")}
+    environ |= {key: value for key, value in specs[0].environment.items() if key not in _OWN_VARIABLES}
+    command = srun_command(specs)
+    say(f"$ {shlex.join(command)}")
+    with signals_as_bytes() as signals, selectors.DefaultSelector() as selector:
+        process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0)
+        assert process.stderr is not None
+        os.set_blocking(process.stderr.fileno(), False)
+        watch = _Watch(specs, process, grace)
+        selector.register(signals, selectors.EVENT_READ, lambda: watch.forward(os.read(signals, 4096)))
+        selector.register(process.stderr, selectors.EVENT_READ, watch.listen)
+        try:
+            while process.poll() is None:
+                for key, _ in selector.select(_LOOK_S):
+                    key.data()
+                watch.copy()
+                watch.escalate()
+        finally:
+            if process.poll() is None:
+                process.kill()  # slurmstepd ends the tasks of an srun that is gone
+                process.wait()
+            watch.listen()
+            watch.copy()
+            process.stderr.close()
+    return watch.end(process.returncode)
+
+
+class _Watch:
+    """One srun: what it says, what is passed on to it, and rank 0's log on its way to stdout."""
+
+    def __init__(self, specs: Sequence[RankSpec], process: subprocess.Popen[bytes], grace: float) -> None:
+        self.outcome = Outcome()
+        self._specs = specs
+        self._process = process
+        self._grace = grace
+        self._text = ""
+        self._kill_at: float | None = None
+        self._copied = 0
+        self._shown = True
+
+    def listen(self) -> None:
+        """Take what srun has said, show it, and note the ranks that it says have failed."""
+        assert self._process.stderr is not None
+        while data := self._process.stderr.read(1 << 16):
+            write_all(STDERR, data)
+            self._text += data.decode("utf-8", errors="replace")
+        *lines, self._text = self._text.split("\n")
+        for line in lines:
+            self.outcome.ends += failures(line, self._specs)
+
+    def forward(self, numbers: bytes) -> None:
+        """Pass signals on to the ranks."""
+        for number in numbers:
+            if number not in FORWARDED:
+                continue
+            say(f"was sent {signal_name(number)}; passing it on to the ranks")
+            if self.outcome.stopped_by is None:
+                self.outcome.stopped_by = number
+            if number == signal.SIGUSR1:
+                self._process.send_signal(number)
+                continue
+            self._kill_at = time.monotonic() + self._grace
+            done = subprocess.run(
+                ["scancel", f"--signal={signal_name(number)[3:]}", os.environ["SLURM_JOB_ID"]],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                say(f"scancel: {done.stderr.strip()}")
+
+    def escalate(self) -> None:
+        """End the step once its time has come."""
+        if self._kill_at is not None and self._kill_at <= time.monotonic():
+            say("the ranks did not end in time; ending the step")
+            self._kill_at = None
+            self._process.terminate()
+
+    def copy(self) -> None:
+        """Copy what is new in rank 0's log."""
+        log = self._specs[0].log
+        if not self._shown or not log.exists():
+            return
+        with log.open("rb") as file:
+            file.seek(self._copied)
+            data = file.read()
+        self._copied += len(data)
+        self._shown = write_all(STDOUT, data)
+
+    def end(self, code: int) -> Outcome:
+        """The outcome; a failure of which srun named no rank counts as that of rank 0."""
+        if code != 0 and self.outcome.failure is None:
+            self.outcome.ends.append(_rank_end(self._specs[0], code))
+        return self.outcome
+
+
+def _rank_end(spec: RankSpec, code: int) -> RankEnd:
+    if code < 0:
+        return RankEnd(spec, signal=-code)
+    return RankEnd(spec, signal=code - 128) if code > 128 else RankEnd(spec, exit_code=code)
+
+
+def failures(line: str, specs: Sequence[RankSpec]) -> list[RankEnd]:
+    """The ranks of which a line of srun says that they failed: ``srun: error: n2: tasks 1,3-4: Killed``."""
+    match = _TASKS_ENDED.match(line)
+    if match is None:
+        return []
+    how = match[2].removesuffix("(core dumped)").strip()
+    code = re.fullmatch(r"Exited with exit code (\d+)", how)
+    numbers = {signal.strsignal(number): number for number in signal.valid_signals()}
+    if code is None and how not in numbers and how != "Out Of Memory":
+        return []
+    ends = []
+    for part in match[1].split(","):
+        first, _, last = part.partition("-")
+        for spec in specs[int(first) : int(last or first) + 1]:
+            ends.append(
+                _rank_end(spec, int(code[1])) if code else RankEnd(spec, signal=numbers.get(how, signal.SIGKILL))
+            )
+    return ends
+
+
+def requeue(allocation: Allocation) -> str | None:
+    """Put this job back into the queue; why that failed, or None.
+
+    Slurm answers with a SIGTERM to all of the job, this process included; so that is ignored from here on.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    done = subprocess.run(["scontrol", "requeue", allocation.job_id], capture_output=True, text=True, check=False)
+    return None if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"
+
+
+def being_requeued(allocation: Allocation) -> bool:
+    """Whether Slurm has taken this job back (preemption, a lost node, an administrator) and will start it again.
+
+    The count of restarts goes up when that is decided; the state is COMPLETING for a cancelled job as well.
+    """
+    done = subprocess.run(
+        ["squeue", "--noheader", "--states=all", f"--jobs={allocation.job_id}", "--Format=RestartCnt:|"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    count = done.stdout.strip().strip("|")
+    return done.returncode == 0 and count.isdecimal() and int(count) > allocation.restarts

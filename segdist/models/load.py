@@ -1,0 +1,85 @@
+"""A model from its file, whatever its precision: ``model.pt`` in fp32 or bf16, ``model_int8.torchscript``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from segdist.config import INT8_SUFFIX, ConfigError, parse_size
+from segdist.models.build import count_macs
+from segdist.models.forward import Net
+from segdist.models.int8_file import load_int8
+from segdist.models.model_file import ModelInfo, load_model
+
+
+class Bf16(nn.Module):
+    """A net whose convolutions run in bf16 through autocast; input and logits stay float32."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """float32 ``[N, 3, H, W]`` → float32 logits."""
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):  # a cached weight cannot be traced
+            logits: Tensor = self.net(inputs)
+        return logits.float()
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A loaded model: the net, what it is, its precision, its file's size, and the fp32 module where it is one."""
+
+    net: Net
+    info: ModelInfo
+    precision: str
+    file_bytes: int
+    module: nn.Module | None
+    macs: dict[str, int]
+
+    def macs_at(self, size: str) -> int | None:
+        """Multiply-adds of one image; for an int8 model as its fp32 original was counted, None at other sizes."""
+        if self.module is not None:
+            return count_macs(self.module, parse_size(size))
+        return self.macs.get(size)
+
+    def traced(self) -> Net | None:
+        """The net traced and frozen, in its own precision; None where it is so already."""
+        if not isinstance(self.net, nn.Module) or self.module is None:
+            return None
+        example = torch.zeros(1, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            traced: Any = torch.jit.trace(self.net, example, check_trace=False)
+        return torch.jit.freeze(traced)
+
+
+def load_model_file(
+    path: Path,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    memory_format: torch.memory_format = torch.channels_last,
+) -> LoadedModel:
+    """Load a ``model.pt`` or a ``model_int8.torchscript``.
+
+    Args:
+        path: the file.
+        precision: arithmetic of a ``model.pt``.
+        memory_format: layout of a ``model.pt``'s weights.
+
+    Raises:
+        ConfigError: where it is missing or is neither, or for bf16 and an int8 model.
+    """
+    if path.suffix == INT8_SUFFIX:
+        if precision != "fp32":
+            raise ConfigError(f"{path}: is an int8 model, which has its own arithmetic; leave {precision} out")
+        int8, metadata = load_int8(path)
+        return LoadedModel(
+            int8, ModelInfo.from_plain(metadata["info"]), "int8", path.stat().st_size, None, metadata["macs"]
+        )
+    module, info = load_model(path)
+    module.to(memory_format=memory_format)  # type: ignore[call-overload]
+    net = Bf16(module).eval() if precision == "bf16" else module
+    return LoadedModel(net, info, precision, path.stat().st_size, module, {})

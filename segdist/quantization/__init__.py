@@ -1,0 +1,1 @@
+"""Accuracy-aware int8."""

@@ -1,0 +1,181 @@
+"""Who works on a step: ``holder.json``, so that two jobs, or two lives of one job, never write to the same step.
+
+The holder names a job and how often it was restarted; a random token tells one claim from the next. Who writes looks
+first whether the token is still its own. A restarted job takes over from its earlier life, which may be running on, cut
+off, on another node. Any other job is refused while the holder is alive. No clocks are compared: on the holder's own
+machine its process is looked for, from elsewhere its heartbeat is watched.
+
+There is no lock on shared storage that a dead node gives back, so one thing is left: what is written between a look at
+the token and the end of the write. Each write is atomic, so even that leaves a whole file.
+
+Only the standard library is imported here: the launcher uses it too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from segdist.config import ConfigError
+from segdist.run.files import write_atomic
+from segdist.run.folder import StepFolder
+from segdist.run.lease_owner import (
+    WATCH_S,
+    LeaseOwner,
+    heartbeat_path,
+    identity,
+    is_alive,
+    is_here,
+    owner_path,
+    read_owner,
+    superseded,
+)
+
+HEARTBEAT_S = 5.0
+"""Seconds between two heartbeats of a holder."""
+
+
+class LeaseLost(Exception):
+    """The step belongs to a newer claim: nothing more may be written to it."""
+
+
+class LeaseHeld(ConfigError):
+    """The step belongs to another job, which is alive."""
+
+
+def acquire(
+    step: StepFolder, environ: Mapping[str, str], watch_s: float = WATCH_S, log: Callable[[str], None] = print
+) -> Lease:
+    """Become the holder of a step.
+
+    Raises:
+        LeaseLost: where a later life of this job has the step.
+        LeaseHeld: where another job has it and is alive.
+    """
+    own = identity(environ)
+    later = superseded(step, environ)
+    if later is not None:
+        raise LeaseLost(f"{step.path}: fenced, this is restart {own.restart} of a job that goes on as {later}")
+    path, data = owner_path(step), (json.dumps(dataclasses.asdict(own), indent=2) + "\n").encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    owner = read_owner(step)
+    if owner is None:
+        if not _create(path, data):  # somebody was faster by a moment
+            raise LeaseHeld(
+                f"{path.parent}: has just been taken by {read_owner(step) or 'another job'}; wait for its end"
+            )
+    else:
+        _refuse_living(step, owner, own, watch_s, log)
+        log(f"{step.path}: taken over from {owner}")
+        write_atomic(path, data)
+    lease = Lease(step, own)
+    lease.check()
+    lease.start()
+    return lease
+
+
+def require_free(
+    step: StepFolder, environ: Mapping[str, str], watch_s: float = WATCH_S, log: Callable[[str], None] = print
+) -> None:
+    """For who prepares a job and claims nothing yet.
+
+    Raises:
+        LeaseHeld: where another job has the step and is alive.
+    """
+    owner = read_owner(step)
+    if owner is not None:
+        _refuse_living(step, owner, identity(environ), watch_s, log)
+
+
+def _refuse_living(
+    step: StepFolder, owner: LeaseOwner, own: LeaseOwner, watch_s: float, log: Callable[[str], None]
+) -> None:
+    if owner.is_same_job(own) and own.restart > owner.restart:
+        return
+    if not is_here(owner):
+        log(f"{step.path}: held by {owner}; watching its heartbeat for up to {watch_s:g} s")
+    if is_alive(step, owner, watch_s):
+        raise LeaseHeld(f"{step.path}: {owner} is at work on it; wait for it, cancel it or give another --run")
+
+
+class Lease:
+    """A claim that was granted: :meth:`check` before each write, :meth:`release` at the end.
+
+    A thread of its own beats; where it finds the claim gone it stops, and ``lost`` is set.
+    """
+
+    def __init__(self, step: StepFolder, own: LeaseOwner) -> None:
+        self.step = step
+        self.own = own
+        self.lost = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._thread.start()
+
+    def check(self) -> None:
+        """Look whether the claim still stands.
+
+        Raises:
+            LeaseLost: naming the new holder.
+            OSError: where the file cannot be read.
+        """
+        owner = read_owner(self.step)
+        if self.lost.is_set() or owner is None or owner.token != self.own.token:
+            now = "has lost its holder.json (removed, or the folder with it)"
+            if owner is not None:
+                own = owner.token == self.own.token
+                now = "was away for a while" if own else f"is held by {owner} now"
+            self.lost.set()
+            raise LeaseLost(f"{self.step.path}: {now}; this was {self.own}, which writes nothing more there")
+
+    def release(self) -> None:
+        """Stop beating, and give the step back where it is still held."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        owner = read_owner(self.step)
+        if owner is not None and owner.token == self.own.token:
+            heartbeat_path(self.step).unlink(missing_ok=True)
+            owner_path(self.step).unlink()
+
+    def _heartbeat(self) -> None:
+        count, well = 0, True
+        path = heartbeat_path(self.step)
+        temporary = path.with_name(f".{path.name}.{self.own.token}")
+        while not self._ended.is_set():
+            try:
+                self.check()
+                temporary.write_text(f"{self.own.token} {count}\n", encoding="ascii")
+                temporary.replace(path)
+                well = True
+            except LeaseLost:
+                return
+            except OSError as error:
+                if well:
+                    print(f"warning: {path}: cannot be written ({error}); others may think this job dead",
+                          file=sys.stderr, flush=True)  # fmt: skip
+                well = False
+            count += 1
+            self._ended.wait(HEARTBEAT_S)
+
+
+def _create(path: Path, data: bytes) -> bool:
+    """Write a file that must not be there yet; whole from its first moment, so by a link to a finished one."""
+    finished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        write_atomic(finished, data)
+        os.link(finished, path)
+    except FileExistsError:
+        return False
+    finally:
+        finished.unlink(missing_ok=True)
+    return True

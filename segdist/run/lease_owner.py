@@ -1,0 +1,185 @@
+"""Who holds the lease of a step, and whether that process is alive.
+
+No clocks are compared: on the owner's own machine its process is looked for, from elsewhere its heartbeat is
+watched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from segdist.config import ConfigError
+from segdist.run.folder import StepFolder
+from segdist.run.result import ResultError
+from segdist.system.procfs import boot_id, stat_of
+
+WATCH_S = 15.0
+"""Seconds for which the heartbeat of a holder on another machine is watched before it counts as dead."""
+
+
+@dataclass(frozen=True)
+class LeaseOwner:
+    """A claim on a step.
+
+    ``cluster`` and ``job`` are empty for a run by hand. ``machine`` is the kernel's boot id and the pid namespace:
+    where both are one's own, ``pid`` can be looked for; ``started`` is its start in clock ticks since boot.
+    """
+
+    cluster: str
+    job: str
+    restart: int
+    host: str
+    machine: str
+    pid: int
+    started: int
+    token: str
+
+    def is_same_job(self, other: LeaseOwner) -> bool:
+        """Whether both are lives of one job; a run by hand is nobody's other life."""
+        return bool(self.job) and (self.cluster, self.job) == (other.cluster, other.job)
+
+    def __str__(self) -> str:
+        who = f"job {self.job} of {self.cluster or 'an unnamed cluster'}" if self.job else "a run by hand"
+        return f"{who} (restart {self.restart}) on {self.host}, pid {self.pid}"
+
+
+def restarts(environ: Mapping[str, str]) -> int:
+    """How often this job was restarted: ``SEGDIST_RESTART``, 0 where it is not set.
+
+    Raises:
+        ConfigError: for a value that is no whole number.
+    """
+    text = environ.get("SEGDIST_RESTART", "0")
+    if not text.isdecimal():
+        raise ConfigError(f"SEGDIST_RESTART={text!r}: must be a whole number, 0 or more; unset it")
+    return int(text)
+
+
+def identity(environ: Mapping[str, str]) -> LeaseOwner:
+    """This process and the job it belongs to, with a fresh token."""
+    return LeaseOwner(
+        cluster=environ.get("SEGDIST_JOB_CLUSTER", ""),
+        job=environ.get("SEGDIST_JOB_ID", ""),
+        restart=restarts(environ),
+        host=socket.gethostname(),
+        machine=machine_id(),
+        pid=os.getpid(),
+        started=process_start(os.getpid()) or 0,
+        token=secrets.token_hex(16),
+    )
+
+
+def owner_path(step: StepFolder) -> Path:
+    """Where the claim on a step is written."""
+    return step.path / "holder.json"
+
+
+def heartbeat_path(step: StepFolder) -> Path:
+    """Where its holder writes a number that grows."""
+    return step.path / "holder.beat"
+
+
+def read_owner(step: StepFolder) -> LeaseOwner | None:
+    """Who holds the step, dead or alive; None where nobody does.
+
+    Raises:
+        ConfigError: for a file that is no claim.
+    """
+    path = owner_path(step)
+    try:
+        return LeaseOwner(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: does not say who works on the step ({error}); remove it if nobody does") from error
+
+
+def superseded(step: StepFolder, environ: Mapping[str, str]) -> LeaseOwner | None:
+    """The later life of this very job that has the step, or ended it; None where there is none."""
+    own = identity(environ)
+    return next((other for other in (read_owner(step), who_ended(step)) if other and is_later(other, own)), None)
+
+
+def other_owner(step: StepFolder, environ: Mapping[str, str]) -> LeaseOwner | None:
+    """The holder for whose sake this job must leave the step's files alone: a later life of it, or another's job.
+
+    A run by hand has no id to compare: there a holder counts that is alive on this machine, or that is a job's.
+    """
+    later = superseded(step, environ)
+    if later is not None:
+        return later
+    own, owner = identity(environ), read_owner(step)
+    if owner is None or owner.is_same_job(own):
+        return None
+    if owner.job or own.job:
+        return owner
+    return owner if is_here(owner) and process_start(owner.pid) == owner.started else None
+
+
+def is_alive(step: StepFolder, owner: LeaseOwner, watch_s: float = WATCH_S) -> bool:
+    """Whether a holder is at work: by its process on its own machine, else by its heartbeat, watched for a while."""
+    if is_here(owner):
+        return process_start(owner.pid) == owner.started
+    first = read_heartbeat(step)
+    end = time.monotonic() + watch_s
+    while time.monotonic() < end:
+        time.sleep(min(0.5, watch_s / 10))  # nobody tells of a change on a network file system
+        now = read_heartbeat(step)
+        if now != first and now.startswith(owner.token):
+            return True
+    return False
+
+
+def process_start(pid: int) -> int | None:
+    """When a living process started, in ticks since boot (proc(5), field 22 of stat); None for none, or a zombie."""
+    try:
+        state, ticks = stat_of(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if state in ("Z", "X") else ticks
+
+
+def machine_id() -> str:
+    return f"{boot_id()} {Path('/proc/self/ns/pid').readlink()}"
+
+
+def is_here(owner: LeaseOwner) -> bool:
+    return (owner.host, owner.machine) == (socket.gethostname(), machine_id())
+
+
+def is_later(other: LeaseOwner, own: LeaseOwner) -> bool:
+    return other.is_same_job(own) and other.restart > own.restart
+
+
+def who_ended(step: StepFolder) -> LeaseOwner | None:
+    """The job that wrote ``result.json``, as far as it says."""
+    try:
+        result = step.read_result()
+    except ResultError:
+        return None
+    restart = str(result.job.get("restart", "0"))
+    hosts = result.machine.get("hosts") or ["an unknown host"]
+    return LeaseOwner(
+        cluster=str(result.job.get("cluster", "")),
+        job=str(result.job.get("id", "")),
+        restart=int(restart) if restart.isdecimal() else 0,
+        host=str(hosts[0]),
+        machine="",
+        pid=0,
+        started=0,
+        token="",
+    )
+
+
+def read_heartbeat(step: StepFolder) -> str:
+    try:
+        return heartbeat_path(step).read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,103 @@
+"""What one step leaves behind: ``result.json`` and the rows of ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+STATUSES = ("completed", "failed", "skipped")
+Status = Literal["completed", "failed", "skipped"]
+_JOB_VARIABLES = {"cluster": "SEGDIST_JOB_CLUSTER", "id": "SEGDIST_JOB_ID", "restart": "SEGDIST_RESTART"}
+
+
+class ResultError(ValueError):
+    """A result file that is missing, half-copied or of another schema. The message names the file and why."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one step left behind: ``result.json``.
+
+    ``metrics`` has the unit in each name (``miou_pct``, ``latency_ms_p50``, ``size_mb``). ``machine`` describes the
+    hosts, CPU, instruction set and threads; ``decisions`` says what every ``auto`` became and why.
+    """
+
+    task: str
+    name: str
+    status: Status
+    started_at: str
+    ended_at: str | None = None
+    elapsed_s: float | None = None
+    error: str | None = None
+    log: str | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    job: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    decisions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ResultError(f"status {self.status!r}: must be one of {', '.join(STATUSES)}")
+
+
+def read_result(path: Path) -> Result:
+    """Read one ``result.json``; raises :class:`ResultError` naming the file and what is wrong with it."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ResultError(f"{path}: is missing; the step has not ended, or the copy is not whole") from error
+    except (OSError, ValueError) as error:
+        raise ResultError(f"{path}: cannot be read as JSON ({error}); copy the run folder again") from error
+    if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
+        found = values.get("schema_version") if isinstance(values, dict) else type(values).__name__
+        raise ResultError(
+            f"{path}: has schema {found!r}, this version reads {SCHEMA_VERSION}; use the version that wrote it"
+        )
+    known = {f.name for f in dataclasses.fields(Result)}
+    try:
+        return Result(**{key: value for key, value in values.items() if key in known})
+    except TypeError as error:
+        raise ResultError(f"{path}: lacks a field ({error}); copy the run folder again") from error
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.jsonl``; an unfinished last line, as a killed job leaves it, is left out.
+
+    Raises:
+        ResultError: for a broken line before the last.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise ResultError(f"{path}:{number}: is not JSON ({error})") from error
+    return rows
+
+
+def job_of(environ: Mapping[str, str]) -> dict[str, str]:
+    """The ``job`` of a result: cluster, job id and number of restarts, as far as the job's runner exported them."""
+    return {key: environ[name] for key, name in _JOB_VARIABLES.items() if name in environ}
+
+
+def job_environment(job: Mapping[str, str]) -> dict[str, str]:
+    """What the processes of a step are told about their job: the opposite of :func:`job_of`."""
+    return {_JOB_VARIABLES[key]: value for key, value in job.items()}
+
+
+def utc_now() -> str:
+    """The time as ISO 8601 in UTC, to the second: ``2026-01-31T12:00:00Z``."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

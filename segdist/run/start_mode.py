@@ -1,0 +1,87 @@
+"""How a step starts: afresh, from its newest checkpoint, or not at all because this job has ended it already.
+
+Only the standard library is imported here: who submits a job asks too, and the launcher before it starts a rank.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from segdist.config import ConfigError, TaskConfig, TrainConfig
+from segdist.run.files import write_json
+from segdist.run.folder import StepFolder
+from segdist.run.lease_owner import restarts
+from segdist.run.result import Result, ResultError, job_of
+
+StartMode = Literal["fresh", "resume", "done"]
+
+
+def choose_start_mode(step: StepFolder, config: TaskConfig, environ: Mapping[str, str]) -> StartMode:
+    """Decide from what the step's folder holds, what was asked for, and whether this is a restarted job.
+
+    A restarted job goes on, whatever ``overwrite`` says, unless what is there is another job's: then its earlier life
+    ended before it came to this step. A training that failed goes on from its checkpoints, as one that was killed
+    does. A result that says the step was skipped, or failed with nothing measured, is in nobody's way.
+
+    Returns:
+        "fresh": remove what is there; "resume": go on from the newest good checkpoint; "done": exit with 0.
+
+    Raises:
+        ConfigError: for a result that would be lost.
+    """
+    result = _result(step)
+    can_resume = isinstance(config, TrainConfig) and config.training.resume == "auto" and has_checkpoints(step)
+    if restarts(environ) > 0 and (result is None or _is_own(result, environ)):
+        if result is not None and result.status == "completed":
+            return "done"
+        if not (isinstance(config, TrainConfig) and has_checkpoints(step)):
+            return "fresh"
+        afresh = config.overwrite or config.training.resume == "never"
+        return "fresh" if afresh and not _began_afresh(step, environ) else "resume"
+    if config.overwrite:
+        return "fresh"
+    if step.result_json.exists() and (result is None or result.status == "completed" or result.metrics):
+        raise ConfigError(f"{step.result_json}: exists; give another --run, or --overwrite to replace it")
+    return "resume" if can_resume else "fresh"
+
+
+def has_checkpoints(step: StepFolder) -> bool:
+    """Whether a training left any, good or damaged."""
+    return any(step.checkpoints.glob("*.pt")) or any(step.checkpoints.glob("*.pt.damaged"))
+
+
+def note_fresh_start(step: StepFolder, environ: Mapping[str, str]) -> None:
+    """Note, once what was there is removed, which job it was: what is there from now on is its own."""
+    write_json(_begun_path(step), {"job": job_of(environ)})
+
+
+def _began_afresh(step: StepFolder, environ: Mapping[str, str]) -> bool:
+    """Whether an earlier life of this job has come so far."""
+    try:
+        job = json.loads(_begun_path(step).read_text(encoding="utf-8"))["job"]
+    except FileNotFoundError:
+        return False
+    return _is_own_job(job, environ)
+
+
+def _begun_path(step: StepFolder) -> Path:
+    return step.path / "begun.json"
+
+
+def _result(step: StepFolder) -> Result | None:
+    try:
+        return step.read_result()
+    except ResultError:  # missing, or of another version: refused by its being there
+        return None
+
+
+def _is_own(result: Result, environ: Mapping[str, str]) -> bool:
+    return _is_own_job(result.job, environ)
+
+
+def _is_own_job(job: Mapping[str, str], environ: Mapping[str, str]) -> bool:
+    own = job_of(environ)
+    return "id" in own and (job.get("cluster"), job.get("id")) == (own.get("cluster"), own["id"])

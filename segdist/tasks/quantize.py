@@ -1,0 +1,116 @@
+"""Quantize a trained model to int8 until the accuracy goal is met; keep the best one found either way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segdist.config import ConfigError, QuantizeConfig, parse_size
+from segdist.data.cityscapes import WholeImages
+from segdist.data.sampler import spread
+from segdist.evaluation.metrics import percent
+from segdist.evaluation.scoring import score_images
+from segdist.models.build import count_macs
+from segdist.models.forward import Net, resize_input, to_input
+from segdist.models.int8_file import save_int8
+from segdist.models.model_file import load_model
+from segdist.quantization import inc
+from segdist.run.folder import RunFolder
+from segdist.runtime.rank_context import GoalMissed, RankContext
+from segdist.system.progress import Progress
+from segdist.tasks.dataset import data_root, open_split
+
+MAC_SIZES = ("256x512", "512x1024", "1024x2048")
+"""Sizes for which the fp32 net's multiply-adds go into the int8 file, beside the size it was tuned at."""
+
+
+def quantize(context: RankContext, config: QuantizeConfig) -> dict[str, Any]:
+    """Quantize as ``config`` says; returns the metrics of ``result.json``.
+
+    Calibrates on training images and scores every trial on the validation split, at ``quantization.tuning_size``.
+    Writes ``model_int8.torchscript``, which torch alone can load.
+
+    Raises:
+        ConfigError: with more than one rank: the tuning is one process with all the cores.
+        GoalMissed: where no trial reached the goal and ``allow_miss`` is off; the best model is there all the same.
+    """
+    if context.ranks.world > 1:
+        raise ConfigError(f"quantize on {context.ranks.world} ranks: it runs on one; start it with one rank")
+    cfg, run = config.quantization, RunFolder(config.run)
+    weights = Path(config.weights) if config.weights else run.model_pt
+    net, info = load_model(weights)
+    root = data_root(context, config.dataset, config.run)
+    splits = {split: open_split(context, config.dataset, root, split, info.labels) for split in ("train", "val")}
+    size = parse_size(cfg.tuning_size)
+    calibration = calibration_inputs(splits["train"], cfg.calibration_images, size)
+    scored = spread(len(splits["val"]), cfg.tuning_images or len(splits["val"]))
+    context.log(
+        f"{info.model}: calibrating on {len(calibration)} images, scoring on {len(scored)}, at {cfg.tuning_size}"
+    )
+
+    def score(model: Net) -> float:
+        with Progress("scoring", len(scored), context.is_rank0) as progress:
+            return score_images(
+                model, splits["val"], scored, size, len(info.labels), on_image=lambda *_: progress.step()
+            ).confusion.miou()
+
+    found = inc.quantize(
+        net,
+        calibration,
+        score,
+        calibration[0],
+        drop=cfg.accuracy_drop,
+        relative=cfg.relative,
+        max_trials=cfg.max_trials,
+        log=context.log,
+    )
+    macs = {text: count_macs(net, parse_size(text)) for text in dict.fromkeys((*MAC_SIZES, cfg.tuning_size))}
+    save_int8(run.model_int8, found.module, {"info": info.to_plain(), "macs": macs})
+    metrics = {
+        "model": info.model,
+        "width": info.width,
+        "precision": "int8",
+        "size": cfg.tuning_size,
+        "baseline_miou_pct": percent(found.baseline),
+        "goal_miou_pct": percent(found.goal),
+        "miou_pct": percent(found.best.score),
+        "drop_points": percent(found.baseline - found.best.score),
+        "goal_met": found.met,
+        "trials": [
+            {
+                "trial": trial.number,
+                "miou_pct": percent(trial.score),
+                "seconds": round(trial.seconds, 3),
+                "ranges": trial.plan.ranges,
+                "functions": trial.plan.functions,
+                "layers_in_fp32": len(trial.plan.kept_fp32),
+            }
+            for trial in found.trials
+        ],
+        "fp32_ops": list(found.best.plan.kept_fp32),
+        "weight_bits": found.weight_bits,
+        "reduce_range": found.weight_bits < 8,
+        "size_mb": round(run.model_int8.stat().st_size / 1e6, 3),
+        "fp32_size_mb": round(weights.stat().st_size / 1e6, 3),
+    }
+    outcome = (
+        f"int8 mIoU {metrics['miou_pct']:.2f} %, fp32 {metrics['baseline_miou_pct']:.2f} %, "
+        f"goal {metrics['goal_miou_pct']:.2f} %"
+    )
+    if not found.met and not cfg.allow_miss:
+        raise GoalMissed(
+            f"MISSED: {outcome}; the best model is kept in {run.model_int8}. "
+            "Give a larger --accuracy-drop, more --max-trials, or --allow-miss",
+            metrics,
+        )
+    context.log(f"{'met' if found.met else 'MISSED, as allowed'}: {outcome}")
+    return metrics
+
+
+def calibration_inputs(images: WholeImages, count: int, size: tuple[int, int]) -> list[Tensor]:
+    """``count`` images spread over the split, as the net sees them: float32 ``[1, 3, *size]`` each."""
+    inputs = (to_input(torch.from_numpy(images[index][0])[None]) for index in spread(len(images), count))
+    return [resize_input(one, size) for one in inputs]

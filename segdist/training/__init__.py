@@ -1,0 +1,1 @@
+"""The parts of a training: step, loss, optimizer, EMA, DDP, SyncBN, state, checkpointer."""

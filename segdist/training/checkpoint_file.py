@@ -1,0 +1,220 @@
+"""Checkpoints: files that are whole or not there, with a checksum, so that a damaged one is known and passed over.
+
+A file is what ``torch.save`` writes (plain data and tensors; loaded with ``weights_only=True``), followed by 40 bytes:
+a mark and the SHA-256 of all before it. ``torch.load`` reads such a file as it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import pickle
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from segdist.run.files import sync_folder
+
+FORMAT = "segdist-checkpoint-1"
+_MARK = b"SEGDIST\x01"
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_TRAILER = len(_MARK) + hashlib.sha256().digest_size
+
+
+class Damaged(ValueError):
+    """A checkpoint that is cut short, was changed, or is none; the message names the file and why."""
+
+
+class CheckpointFolder:
+    """``last.pt``, the newest; ``step-00000120.pt``, those before it; ``best.pt``, the best epoch's.
+
+    Args:
+        path: the step's ``checkpoints``.
+        keep: how many to keep, ``last.pt`` among them, ``best.pt`` not.
+    """
+
+    def __init__(self, path: Path, keep: int) -> None:
+        self.path = path
+        self.keep = keep
+        self.last = path / "last.pt"
+        self.best = path / "best.pt"
+        self._last_step: int | None = None
+
+    def write(self, state: Mapping[str, Any], is_best: bool = False) -> None:
+        """Write ``last.pt`` from a state with its ``step``, durably; then let go of the oldest.
+
+        Killed at any moment, it leaves every earlier checkpoint, the newest perhaps as ``step-….pt``.
+
+        Raises:
+            OSError: where it cannot be written; what was there before is still there.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        temporary = self._written({"format": FORMAT, **state})
+        try:
+            if self._last_step is not None and self._last_step != state["step"] and self.last.exists():
+                self.last.replace(self._numbered(self._last_step))
+            temporary.replace(self.last)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(self.path)
+        self._last_step = state["step"]
+        if is_best:
+            self.mark_best(self.last)
+        for old in self._older()[self.keep - 1 :]:
+            old.unlink()
+
+    def mark_best(self, path: Path) -> None:
+        """Make ``best.pt`` the same file under a second name; a copy where the file system has no hard links."""
+        temporary = self.path / f".best.pt.{secrets.token_hex(8)}"
+        try:
+            try:
+                os.link(path, temporary)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                _copy(path, temporary)
+            temporary.replace(self.best)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(self.path)
+
+    def newest(self, log: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint that is whole, and what it holds; None where there is none at all.
+
+        A damaged one is named through ``log`` and set aside as ``NAME.damaged``. ``best.pt`` is the last resort.
+
+        Raises:
+            Damaged: where there are checkpoints and none is whole.
+        """
+        damaged: list[str] = []
+        for path in [path for path in (self.last, *self._older(), self.best) if path.exists()]:
+            try:
+                state = read_checkpoint(path)
+            except Damaged as error:
+                damaged.append(str(error))
+                log(f"{error}; set aside, the one before is taken")
+                path.replace(path.with_name(f"{path.name}.damaged"))
+                continue
+            self._last_step = state["step"] if path == self.last else None
+            return path, state
+        aside = sorted(self.path.glob("*.damaged"))
+        if aside:
+            why = "; ".join(damaged) or f"{', '.join(path.name for path in aside)} set aside before"
+            raise Damaged(
+                f"{self.path}: no checkpoint is whole ({why}); put a good one there as last.pt, "
+                "or start again with --overwrite"
+            )
+        return None
+
+    def clean(self) -> None:
+        """Remove what a killed writer left unfinished; only for who holds the step."""
+        for path in self.path.glob(".*.pt.*"):
+            path.unlink()
+
+    def clear(self) -> None:
+        """Remove all checkpoints."""
+        self.clean()
+        for path in [*self.path.glob("*.pt"), *self.path.glob("*.pt.damaged")]:
+            path.unlink()
+
+    def _older(self) -> list[Path]:
+        """The numbered ones, newest first."""
+        return sorted(self.path.glob("step-*.pt"), key=_step_of, reverse=True)
+
+    def _numbered(self, step: int) -> Path:
+        return self.path / f"step-{step:08d}.pt"
+
+    def _written(self, state: Mapping[str, Any]) -> Path:
+        handle, name = tempfile.mkstemp(dir=self.path, prefix=".last.pt.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write_checkpoint(file, state)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+        except BaseException:
+            temporary.unlink()
+            raise
+        return temporary
+
+
+def write_checkpoint(file: BinaryIO, state: Mapping[str, Any]) -> None:
+    """Write a state (dicts, lists, plain values, tensors) and its trailer."""
+    hashing = _Hashing(file)
+    try:
+        torch.save(dict(state), hashing)  # type: ignore[arg-type]
+    except RuntimeError:
+        if hashing.failure is not None:  # torch's writer hides what the file said: a full disk, say
+            raise hashing.failure from None
+        raise
+    file.write(_MARK + hashing.digest())
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint back, its checksum first.
+
+    Raises:
+        Damaged: naming the file and what is wrong with it.
+    """
+    try:
+        data = memoryview(path.read_bytes())
+    except OSError as error:
+        raise Damaged(f"{path}: cannot be read ({error.strerror})") from error
+    body, trailer = data[:-_TRAILER], data[-_TRAILER:]
+    if len(data) <= _TRAILER or trailer[: len(_MARK)] != _MARK:
+        raise Damaged(f"{path}: is damaged ({len(data)} bytes, its end is missing)")
+    if hashlib.sha256(body).digest() != trailer[len(_MARK) :]:
+        raise Damaged(f"{path}: is damaged (its checksum differs)")
+    try:
+        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise Damaged(f"{path}: is no checkpoint ({str(error).splitlines()[0]})") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise Damaged(f"{path}: is no checkpoint of this version (format {FORMAT})")
+    return state
+
+
+class _Hashing(io.RawIOBase):
+    """A file that is written to, and hashed on the way."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.failure: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._hash.update(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+
+def _step_of(path: Path) -> int:
+    match = re.fullmatch(r"step-(\d+)\.pt", path.name)
+    return int(match[1]) if match else -1
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as reader, target.open("wb") as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+        writer.flush()
+        os.fsync(writer.fileno())

@@ -1,0 +1,100 @@
+"""What a scheduler's environment says about the job: pure functions of recorded variables."""
+
+from __future__ import annotations
+
+import pytest
+
+from segdist.config import ConfigError
+from segdist.launch.allocation import THIS_MACHINE, Allocation, expand_hosts, slurm_allocation
+from segdist.launch.plan import choose_master_port, find_allocation, plan_ranks
+from segdist.launch.srun import failures, srun_command
+from segdist.run.folder import RunFolder
+
+BATCH = {
+    "SLURM_JOB_ID": "2287208",
+    "SLURM_JOB_NODELIST": "n[1-2]",
+    "SLURM_NTASKS_PER_NODE": "3",
+    "SLURM_TASKS_PER_NODE": "3(x2)",
+    "SLURM_PROCID": "0",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("n1", ("n1",)),
+        ("n[1-3,7]", ("n1", "n2", "n3", "n7")),
+        (
+            "clx[08-11],gpu-a,c[1-2]n[3,5]",
+            ("clx08", "clx09", "clx10", "clx11", "gpu-a", "c1n3", "c1n5", "c2n3", "c2n5"),
+        ),
+    ],
+)
+def test_slurms_short_form_of_a_node_list_is_spelled_out(text: str, names: tuple[str, ...]) -> None:
+    assert expand_hosts(text) == names
+
+
+@pytest.mark.parametrize("text", ["", "n[1-", "n1,,n2", "n 1"])
+def test_a_node_list_of_another_form_is_refused_with_its_text(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no list of nodes"):
+        expand_hosts(text)
+
+
+def test_a_batch_script_finds_its_job_nodes_and_ranks_per_node() -> None:
+    assert slurm_allocation(BATCH) == Allocation("slurm", "2287208", 0, ("n1", "n2"), 3)
+    assert slurm_allocation({**BATCH, "SLURM_RESTART_COUNT": "2"}).restarts == 2
+    assert slurm_allocation({}) is None
+    assert find_allocation({}) == THIS_MACHINE
+
+
+def test_an_array_element_is_called_as_squeue_calls_it() -> None:
+    allocation = slurm_allocation({**BATCH, "SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "3"})
+    assert allocation.job_id == "40_3"
+    assert allocation.environment == {
+        "SEGDIST_JOB_CLUSTER": "slurm",
+        "SEGDIST_JOB_ID": "40_3",
+        "SEGDIST_RESTART": "0",
+    }
+
+
+def test_two_jobs_have_two_ports_outside_the_kernels_own_range() -> None:
+    ports = {Allocation("slurm", str(job)).port for job in range(2287208, 2287308)}
+    assert len(ports) == 100
+    assert all(10_000 <= port < 30_000 for port in ports)
+    assert choose_master_port({}, Allocation("slurm", "5")) == Allocation("slurm", "5").port
+    assert choose_master_port({"MASTER_PORT": "29500"}, Allocation("slurm", "5")) == 29500
+
+
+def test_a_launcher_started_by_srun_in_every_task_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"SLURM_STEP_NUM_TASKS=4: srun has started the launcher 4 times"):
+        find_allocation({**BATCH, "SLURM_STEP_NUM_TASKS": "4"})
+
+
+def test_the_ranks_of_a_slurm_job_are_the_tasks_of_one_srun(tmp_path) -> None:
+    allocation = slurm_allocation(BATCH)
+    step = RunFolder(tmp_path / "50% off").step("train")
+    specs = plan_ranks(2, 3, ("train", "--run", "r"), step, (0,), allocation.port, ("python",), allocation)
+    command = srun_command(specs)
+    assert command[:4] == ["srun", "--nodes=2", "--ntasks=6", "--ntasks-per-node=3"]
+    assert command[-4:] == ["python", "train", "--run", "r"]
+    assert f"--output={tmp_path}/50%% off/train/logs/rank%t.log" in command
+    assert specs[4].environment["MASTER_ADDR"] == "n1"
+    assert specs[4].environment["SEGDIST_JOB_ID"] == "2287208"
+    assert (specs[4].ranks.node, specs[4].ranks.local_rank) == (1, 1)
+    with pytest.raises(ConfigError, match=r"--nodes 3: job 2287208 has 2 \(n1, n2\)"):
+        plan_ranks(3, 1, (), step, (0,), 1, ("python",), allocation)
+
+
+def test_sruns_lines_name_the_ranks_that_failed_and_how(tmp_path) -> None:
+    specs = plan_ranks(1, 5, (), RunFolder(tmp_path).step("train"), (0,), 1)
+
+    def read(line: str) -> list[tuple[int, int, int | None]]:
+        return [(end.spec.rank, end.exit_code, end.signal) for end in failures(line, specs)]
+
+    assert read("srun: error: n2: task 1: Exited with exit code 7") == [(1, 7, None)]
+    assert read("srun: error: n2: tasks 0,3-4: Killed") == [(0, 0, 9), (3, 0, 9), (4, 0, 9)]
+    assert read("srun: error: n2: task 1: Segmentation fault (core dumped)") == [(1, 0, 11)]
+    assert read("srun: error: n2: task 1: Out Of Memory") == [(1, 0, 9)]
+    assert read("srun: error: n2: task 1: Exited with exit code 137") == [(1, 0, 9)]
+    assert read("srun: error: Node failure on n3") == []
+    assert read("srun: launch/slurm: _step_signal: Terminating StepId=2287203.0") == []

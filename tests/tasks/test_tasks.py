@@ -1,0 +1,193 @@
+"""The tasks end to end, at a small size: what they leave behind, and how they end where something is wrong."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from segdist.models.model_file import load_model
+from segdist.run.folder import RunFolder
+from segdist.run.result import read_metrics
+
+SMALL = ("--width", "4", "--epochs", "2", "--crop", "64x128", "--batch", "4", "--workers", "0", "--ipex", "off")
+
+
+@pytest.fixture(scope="module")
+def trained(streets, run_python, tmp_path_factory):
+    """A run folder with a UNet trained by two ranks."""
+    run = tmp_path_factory.mktemp("runs") / "first"
+    done = run_python("segdist.launch", "--ranks-per-node", "2", "train", "--run", run, "--data", streets, *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return RunFolder(run), done
+
+
+def test_training_leaves_result_metrics_model_and_checkpoints(trained):
+    run, done = trained
+    step = run.step("train")
+    result = step.read_result()
+    assert (result.status, result.error, result.task) == ("completed", None, "train")
+    assert result.machine["ranks"] == 2
+    assert result.machine["threads_per_rank"] >= 1
+    assert result.decisions["collectives"].startswith("gloo")
+    assert result.decisions["ipex"] == "off, as asked for"
+    assert result.versions["torch"].startswith("2.8")
+    rows = read_metrics(step.metrics_jsonl)
+    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 2), (2, 4)]
+    assert result.metrics["best_miou_pct"] == max(row["miou_pct"] for row in rows)
+    assert set(rows[0]["iou_pct"]) == set(result.metrics["classes"])
+    assert json.loads(step.config_json.read_text())["training"]["batch"] == 4
+    _, info = load_model(run.model_pt)
+    assert (info.model, info.width, info.labels.name) == ("unet", 4, "street13")
+    last = torch.load(step.checkpoints / "last.pt", weights_only=True)
+    assert last["position"]["rows"] == rows
+    assert [row["step"] for row in read_metrics(step.steps_jsonl)] == [1, 2, 3, 4]
+    assert (step.checkpoints / "best.pt").exists()
+    assert "epoch 2/2: loss" in done.stdout
+    assert "epoch 2/2: loss" in step.rank_log(0).read_text()
+    assert "epoch" not in step.rank_log(1).read_text()  # rank 0 alone speaks
+
+
+def test_a_second_training_into_the_same_run_is_refused_and_nothing_is_lost(trained, streets, run_python):
+    run, _ = trained
+    before = run.step("train").result_json.read_text()
+    for command in ("segdist", "segdist.launch"):
+        done = run_python(command, "train", "--run", run.path, "--data", streets, *SMALL)
+        assert done.returncode == 2
+        assert "train/result.json: exists; give another --run, or --overwrite to replace it" in done.stderr
+    assert run.step("train").result_json.read_text() == before
+
+
+def test_evaluation_counts_the_same_on_1_and_3_ranks(trained, streets, run_python):
+    run, _ = trained
+    options = ("--data", streets, "--sizes", "64x128", "96x160", "--latency-runs", "2", "--overlays", "2")
+    for name, ranks in (("one", "1"), ("three", "3")):
+        done = run_python(
+            "segdist.launch", "--ranks-per-node", ranks, "evaluate", "--run", run.path, "--name", name, *options
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    one, three = run.step("evaluate", "one"), run.step("evaluate", "three")
+    assert (np.load(one.confusion_npy) == np.load(three.confusion_npy)).all()
+    metrics = one.read_result().metrics
+    assert metrics["images"] == 5
+    at_label_size = metrics["sizes"]["64x128"]
+    assert at_label_size["miou_pct"] == three.read_result().metrics["sizes"]["64x128"]["miou_pct"]
+    assert at_label_size["loss"] == pytest.approx(three.read_result().metrics["sizes"]["64x128"]["loss"], rel=1e-5)
+    assert at_label_size["latency_ms_p95"] >= at_label_size["latency_ms_p50"] > 0
+    assert at_label_size["traced_latency_ms_p50"] > 0
+    assert metrics["sizes"]["96x160"]["gmacs"] > at_label_size["gmacs"] > 0
+    # what training said about its best epoch is what the saved model does
+    assert at_label_size["miou_pct"] == pytest.approx(run.step("train").read_result().metrics["best_miou_pct"], abs=0.5)
+    pictures = sorted(path.name for path in three.overlays.iterdir())
+    assert pictures == sorted(path.name for path in one.overlays.iterdir())
+    assert len(pictures) == 8
+
+
+def test_a_goal_that_is_missed_says_so_exits_with_3_and_keeps_the_best_model(trained, streets, run_python):
+    run, _ = trained
+    options = ("--run", run.path, "--data", streets, "--tuning-size", "64x128", "--ipex", "off", "--max-trials", "1")
+    impossible = ("--accuracy-drop", "0", "--calibration-images", "1")
+    done = run_python("segdist.launch", "quantize", *options, *impossible)
+    result = run.step("quantize").read_result()
+    if result.metrics["goal_met"]:  # then int8 lost nothing at all on these 5 images: no miss to be seen
+        assert (done.returncode, result.status) == (0, "completed")
+    else:
+        assert done.returncode == 3
+        assert result.status == "failed"
+        assert result.error.startswith("MISSED: int8 mIoU")
+    assert run.model_int8.exists()
+    assert not (run.path / "nc_workspace").exists()
+
+
+def test_an_int8_model_is_evaluated_in_a_fresh_process(trained, streets, run_python):
+    run, _ = trained
+    options = ("--data", streets, "--ipex", "off", "--overwrite")
+    quantized = run_python(
+        "segdist",
+        "quantize",
+        "--run",
+        run.path,
+        *options,
+        "--tuning-size",
+        "64x128",
+        "--allow-miss",
+        "--max-trials",
+        "1",
+    )
+    assert quantized.returncode == 0, quantized.stdout + quantized.stderr
+    sizes = ("--sizes", "64x128", "512x1024", "--latency-runs", "1", "--latency-warmup", "0")
+    done = run_python(
+        "segdist", "evaluate", "--run", run.path, "--name", "int8", "--weights", run.model_int8, *options, *sizes
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics = run.step("evaluate", "int8").read_result().metrics
+    assert (metrics["precision"], metrics["model"]) == ("int8", "unet")
+    assert metrics["sizes"]["512x1024"]["gmacs"] > 0
+    tuned = run.step("quantize").read_result().metrics
+    assert metrics["sizes"]["64x128"]["miou_pct"] == pytest.approx(tuned["miou_pct"], abs=1e-3)
+
+
+def test_quantization_on_two_ranks_is_refused(trained, streets, run_python):
+    run, _ = trained
+    done = run_python(
+        "segdist.launch",
+        "--ranks-per-node",
+        "2",
+        "quantize",
+        "--run",
+        run.path,
+        "--data",
+        streets,
+        "--overwrite",
+        "--ipex",
+        "off",
+    )
+    assert done.returncode == 2
+    assert "error: quantize on 2 ranks: it runs on one; start it with one rank" in done.stdout
+
+
+def test_a_damaged_image_is_found_before_the_training_starts(streets, run_python, tmp_path):
+    root = tmp_path / "streets"
+    shutil.copytree(streets, root)
+    image = sorted((root / "leftImg8bit" / "train").glob("*/*.png"))[5]
+    data = bytearray(image.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    image.write_bytes(data)
+    done = run_python(
+        "segdist.launch", "--ranks-per-node", "2", "train", "--run", tmp_path / "run", "--data", root, *SMALL
+    )
+    assert done.returncode == 2
+    assert f"error: {image}: is damaged" in done.stdout
+    assert "epoch 1" not in done.stdout
+    result = RunFolder(tmp_path / "run").step("train").read_result()
+    assert result.status == "failed"
+    assert str(image) in result.error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--collectives", "ccl"), "--collectives ccl: oneccl_bindings_for_pytorch is not installed; python -m pip"),
+        (("--init", "weights", "nowhere.pth"), "nowhere.pth: is missing"),
+        (("--labels", "nothing"), "--labels nothing: is neither street13 nor cityscapes19 nor a file"),
+    ],
+)
+def test_what_a_rank_refuses_is_one_line_exit_code_2_and_a_failed_result(
+    options, message, streets, run_python, tmp_path
+):
+    done = run_python("segdist", "train", "--run", tmp_path, "--data", streets, *SMALL, *options)
+    assert done.returncode == 2
+    assert f"error: {message}" in done.stderr
+    assert "Traceback" not in done.stderr
+    result = RunFolder(tmp_path).step("train").read_result()
+    assert (result.status, message in result.error) == ("failed", True)
+
+
+def test_starting_from_the_own_model_says_how_much_of_it_loaded(trained, streets, run_python, tmp_path):
+    run, _ = trained
+    done = run_python(
+        "segdist", "train", "--run", tmp_path, "--data", streets, *SMALL, "--init", "weights", run.model_pt
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tensors loaded" in done.stdout
