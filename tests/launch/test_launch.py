@@ -22,7 +22,7 @@ from segdist.launch.outcome import Outcome, RankEnd
 from segdist.launch.plan import choose_master_port, plan_ranks
 from segdist.launch.step import _what_follows, last_lines
 from segdist.run.folder import RunFolder, StepFolder
-from segdist.run.lease import claim
+from segdist.run.lease import acquire
 from segdist.run.result import Result, read_result, utc_now
 from segdist.system.affinity import physical_cores
 
@@ -595,7 +595,7 @@ def test_an_earlier_result_and_its_logs_are_replaced_on_request_only(
 def test_a_run_at_work_keeps_its_logs(
     tmp_path: Path, step: StepFolder, rank_program: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    held = claim(step, {"SEGDIST_JOB_ID": "7"})
+    held = acquire(step, {"SEGDIST_JOB_ID": "7"})
     step.logs.mkdir()
     step.rank_log(0).write_text("at work")
     assert main(["train", "--run", str(tmp_path / "run"), "--overwrite"], rank_program) == 2
