@@ -12,7 +12,7 @@ from submitit.core import job_environment
 
 from jobs.clusters.pbs.continuation import Continuation
 from jobs.clusters.pbs.script import ID
-from jobs.clusters.pbs.states import short
+from segdist.launch.pbs_job import short_id
 
 
 class PbsJobEnvironment(job_environment.JobEnvironment):
@@ -31,7 +31,7 @@ class PbsJobEnvironment(job_environment.JobEnvironment):
     @property
     def job_id(self) -> str:
         """``2``, or ``47_3`` for an element of an array."""
-        return os.environ.get(ID) or short(self.raw_job_id)
+        return os.environ.get(ID) or short_id(self.raw_job_id)
 
     @property
     def array_job_id(self) -> str | None:

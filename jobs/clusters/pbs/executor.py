@@ -22,8 +22,8 @@ from jobs.clusters.pbs.continuation import Continuation
 from jobs.clusters.pbs.dialect import Dialect, find_dialect
 from jobs.clusters.pbs.qstat import pbs_id
 from jobs.clusters.pbs.script import After, Request, script_text, shell_path, submit_command
-from jobs.clusters.pbs.states import short
 from jobs.clusters.pbs.watcher import PbsInfoWatcher
+from segdist.launch.pbs_job import short_id
 
 R = TypeVar("R", covariant=True)
 
@@ -148,7 +148,7 @@ class PbsExecutor(core.PicklingExecutor):
             raise utils.FailedSubmissionError(
                 f'Could not make sense of qsub output "{text}"\nJob instance will not be able to fetch status'
             )
-        return short(ids[-1])
+        return short_id(ids[-1])
 
     def _internal_process_submissions(self, delayed_submissions: list[utils.DelayedSubmission]) -> list[core.Job[Any]]:
         if len(delayed_submissions) == 1:  # an array of one is refused by PBS

@@ -22,11 +22,11 @@ from pathlib import Path
 from jobs.clusters.pbs.continuation import Continuation
 from jobs.clusters.pbs.dialect import Dialect, find_dialect
 from jobs.clusters.pbs.qstat import Call, call, qstat_command
-from jobs.clusters.pbs.script import CONTINUE
 from jobs.planning.resources import walltime_seconds
 from segdist.cli import run_command
 from segdist.config import ConfigError, require
 from segdist.launch.pbs_job import JOB_END, short_id
+from segdist.run.exit_codes import TO_BE_CONTINUED
 
 FOLDER = ".segdist-pbs"
 LAUNCHER = (sys.executable, "-m", "segdist.launch")
@@ -95,7 +95,7 @@ def run(
     resources = _ask(job, qsub)
     more = {"SEGDIST_JOB_ID": first, "SEGDIST_RESTART": str(continuation.starts - 1), **_end(resources, environ)}
     code = _launch([*launcher, *words], {**environ, **more})
-    if code != CONTINUE:
+    if code != TO_BE_CONTINUED:
         return code
     saved.write_text(without_resources(saved.read_text(encoding="utf-8")), encoding="utf-8")
     done = qsub(again_command(saved, resources, environ["PBS_JOBID"], first))

@@ -22,9 +22,8 @@ from dataclasses import dataclass, field
 
 from jobs.clusters.pbs.dialect import Dialect
 from segdist.config import require
+from segdist.run.exit_codes import TO_BE_CONTINUED
 
-CONTINUE = 75
-"""The command's exit code for "saved, to be continued"."""
 ID = "SUBMITIT_PBS_ID"
 """Environment variable with the job's id as submitit knows it: that of the first job of a chain."""
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+=@-]+")
@@ -161,7 +160,7 @@ def script_text(request: Request, dialect: Dialect) -> str:
         ]
     lines += ["", *request.setup, *_run(request), *request.teardown, ""]
     lines += [
-        f'if [ "$code" -eq {CONTINUE} ] || [ -e "${{state}}_requeue" ]; then',
+        f'if [ "$code" -eq {TO_BE_CONTINUED} ] || [ -e "${{state}}_requeue" ]; then',
         '  rm -f "${state}_requeue"',
         "  submit_again afterany:$PBS_JOBID",
         "fi",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.clusters.pbs.dialect import Dialect
+from segdist.launch.pbs_job import short_id
 
 ENDS = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "GONE")
 _STATES = {
@@ -55,14 +56,7 @@ def read_jobs(text: str, dialect: Dialect) -> dict[str, JobState] | None:
     jobs = document.get("Jobs") if isinstance(document, dict) else None
     if not isinstance(jobs, Mapping):
         return None
-    return {short(name): pbspro_state(values) for name, values in jobs.items()}
-
-
-def short(identifier: str) -> str:
-    """``47[3].server`` is ``47_3``; the array itself, ``47[].server``, is ``47``."""
-    number, _, index = identifier.partition(".")[0].rstrip("]").partition("[")
-    number, _, old_index = number.partition("-")
-    return f"{number}_{index or old_index}" if index or old_index else number
+    return {short_id(name): pbspro_state(values) for name, values in jobs.items()}
 
 
 def pbspro_state(values: Mapping[str, Any]) -> JobState:
@@ -95,7 +89,7 @@ def _read_xml(text: str) -> dict[str, JobState] | None:
         except ElementTree.ParseError:
             return None
         for job in root.iter("Job"):
-            found[short(job.findtext("Job_Id") or "")] = torque_state({child.tag: child.text or "" for child in job})
+            found[short_id(job.findtext("Job_Id") or "")] = torque_state({child.tag: child.text or "" for child in job})
     return found
 
 
@@ -137,7 +131,7 @@ def unknown_ids(stderr: str, asked: Iterable[str]) -> set[str]:
     named = set()
     for line in stderr.splitlines():
         if re.search(r"unknown job", line, re.IGNORECASE) or "has finished" in line:
-            named |= {short(word) for word in re.findall(r"\d+(?:\[\d*\])?(?:-\d+)?(?:\.[\w.-]+)?", line)}
+            named |= {short_id(word) for word in re.findall(r"\d+(?:\[\d*\])?(?:-\d+)?(?:\.[\w.-]+)?", line)}
     return named & set(asked)
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from jobs.clusters.pbs.continuation import Continuation, query_continuations
 from jobs.clusters.pbs.qstat import query
-from jobs.clusters.pbs.states import JobState, pbspro_state, read_jobs, short, torque_state
+from jobs.clusters.pbs.states import JobState, pbspro_state, read_jobs, torque_state
+from segdist.launch.pbs_job import short_id
 
 
 class Server:
@@ -94,9 +95,8 @@ def test_why_a_job_waits_is_told() -> None:
 
 
 def test_ids_have_servers_and_brackets() -> None:
-    assert [short(one) for one in ("2.pbs", "47[3].pbs", "47[].pbs", "8-1.torque", "2451912.v-qsvr-1.aidevcloud")] == [
-        "2", "47_3", "47", "8_1", "2451912",
-    ]  # fmt: skip
+    names = ("2.pbs", "47[3].pbs", "47[].pbs", "8-1.torque", "2451912.v-qsvr-1.aidevcloud")
+    assert [short_id(name) for name in names] == ["2", "47_3", "47", "8_1", "2451912"]
 
 
 def test_numbers_in_the_json_do_no_harm() -> None:
