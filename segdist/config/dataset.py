@@ -1,4 +1,4 @@
-"""Which images, and which net."""
+"""Which images and classes, and which net."""
 
 from __future__ import annotations
 

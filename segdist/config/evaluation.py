@@ -1,4 +1,4 @@
-"""What is measured."""
+"""How a model is scored and timed: split, input sizes, test-time augmentation, what is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the machine is used."""
+"""How the machine is used: collectives, precision, memory format, threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One frozen dataclass per task, made of groups: the command line, the TOML file and the record in the run folder."""
+"""The config of each task and of the pipeline, made of the groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a net is trained."""
+"""How a net is trained: crops, optimizer, loss, schedule, checkpoints."""
 
 from __future__ import annotations
 

@@ -10,7 +10,9 @@ SCENES = "scenes"
 
 INT8_SUFFIX = ".torchscript"
 """How the file of an int8 model ends."""
+
 ModelName = Literal["unet", "hrnetv2_w18", "hrnetv2_w32", "hrnetv2_w48"]
+
 STRIDE = 32
 """Both nets halve the image five times at the most: sides are padded up to a multiple of this."""
 
@@ -38,4 +40,5 @@ def parse_size(text: str, option: str = "size") -> tuple[int, int]:
 
 
 def at_least(option: str, value: float, least: float) -> None:
+    """Raise :class:`ConfigError` for a value of ``--option`` below ``least``."""
     require(value >= least, f"--{option} {value}: must be at least {least}; give {least} or more")

@@ -1,6 +1,7 @@
 """Files that are whole and on disk: atomic, durable writes, and JSON.
 
-A reader never sees half a file: every file is written beside its place, flushed to disk and moved there."""
+A reader never sees half a file: every file is written beside its place, flushed to disk and moved there.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run folder: where things are, what ``result.json`` holds, and writes that are atomic and durable.
+"""The run folder: where each file of a run is, and which steps it has.
 
 ::
 
@@ -9,7 +9,7 @@
       quantize/  config.json  model_int8.torchscript  logs/  result.json
       report.html
 
-A reader never sees half a file: every file is written beside its place, flushed to disk and moved there.
+What ``result.json`` holds is in :mod:`segdist.run.result`, how files are written in :mod:`segdist.run.files`.
 """
 
 from __future__ import annotations

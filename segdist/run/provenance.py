@@ -1,4 +1,4 @@
-"""From which code and packages a result comes."""
+"""From which code and packages a result comes: versions, and the git commit."""
 
 from __future__ import annotations
 

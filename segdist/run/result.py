@@ -1,4 +1,4 @@
-"""What one step leaves behind: ``result.json`` and the rows of ``metrics.jsonl``."""
+"""What one step leaves behind: ``result.json`` and the rows of ``metrics.jsonl``; and the job that it names."""
 
 from __future__ import annotations
 
@@ -49,7 +49,11 @@ class Result:
 
 
 def read_result(path: Path) -> Result:
-    """Read one ``result.json``; raises :class:`ResultError` naming the file and what is wrong with it."""
+    """Read one ``result.json``.
+
+    Raises:
+        ResultError: naming the file and what is wrong with it.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
