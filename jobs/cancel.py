@@ -23,6 +23,7 @@ from segdist.cli import run_command
 from segdist.config import ConfigError
 from segdist.run.files import write_json
 from segdist.run.result import utc_now
+from segdist.system.plural import count_noun
 
 GRACE_S = 20.0
 _POLL_S = 0.1
@@ -91,14 +92,12 @@ def _end_processes(job: Job, grace_s: float) -> None:
 
     # The head passes TERM on, so that each part can wind up those it started; without a head all are asked.
     targets = [job.pid] if job_alive(job) else job_processes(job.token)
-    print(
-        f"job {job.id}: asked {_count(targets)} to stop (TERM), {_count(job_processes(job.token))} in all",
-        flush=True,
-    )
+    asked, all_of_it = (count_noun(len(pids), "process", "processes") for pids in (targets, job_processes(job.token)))
+    print(f"job {job.id}: asked {asked} to stop (TERM), {all_of_it} in all", flush=True)
     _signal(targets, signal.SIGTERM)
     if not _wait(gone, grace_s):
-        left = job_processes(job.token)
-        print(f"job {job.id}: ended {_count(left)} that had not stopped after {grace_s:g} s (KILL)", flush=True)
+        left = count_noun(len(job_processes(job.token)), "process", "processes")
+        print(f"job {job.id}: ended {left} that had not stopped after {grace_s:g} s (KILL)", flush=True)
         deadline = time.monotonic() + _KILL_S
         while not gone():
             if time.monotonic() > deadline:
@@ -106,10 +105,6 @@ def _end_processes(job: Job, grace_s: float) -> None:
                 raise ConfigError(f"job {job.id}: processes {pids} outlive KILL; look at them with ps")
             _signal(job_processes(job.token), signal.SIGKILL)
             _wait(gone, _POLL_S)
-
-
-def _count(pids: Sequence[int]) -> str:
-    return "1 process" if len(pids) == 1 else f"{len(pids)} processes"
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> bool:

@@ -14,6 +14,7 @@ from jobs.state.poll import Queue
 from jobs.state.read import the_run
 from segdist.cli import run_command
 from segdist.config import ConfigError
+from segdist.system.log_tail import LogTail
 
 POLL_S = 0.3
 """Seconds between two looks at the files on shared storage."""
@@ -55,7 +56,7 @@ def follow(run: Path, out: TextIO, rank: int, first: str | None = None, only: st
         first: the step to begin with; the job's first by default.
         only: stop at the end of this step.
     """
-    printed: dict[Path, int] = {}
+    tails: dict[Path, LogTail] = {}
     queue, closing = Queue(), False
     while True:
         state = the_run(run, queue)  # before the logs: what was written before the end is printed
@@ -68,27 +69,16 @@ def follow(run: Path, out: TextIO, rank: int, first: str | None = None, only: st
                 log = step.launcher_log
             if not log.exists():
                 continue
-            if log not in printed:
+            if log not in tails:
                 print(f"── {step.label} ──", file=out, flush=True)
-            printed[log] = _copy(log, printed.get(log, 0), out)
+                tails[log] = LogTail(log)
+            out.write(tails[log].read_new(whole_lines=True).decode("utf-8", errors="replace"))
+            out.flush()
         if state.ended or (only is not None and steps[0].result is not None):
             return state
         if all(step.result is not None for step in state.own_steps) and not closing:
             queue, closing = Queue(every_s=1.0), True  # it can only be the scheduler tidying up
         time.sleep(POLL_S)
-
-
-def _copy(log: Path, start: int, out: TextIO) -> int:
-    """Print a file from that byte on; return how far it went. A file that has become shorter begins anew."""
-    with log.open("rb") as file:
-        if log.stat().st_size < start:
-            start = 0
-        file.seek(start)
-        data = file.read()
-    whole = data.rfind(b"\n") + 1 or len(data)  # a character may be cut in the line that is being written
-    out.write(data[:whole].decode("utf-8", errors="replace"))
-    out.flush()
-    return start + whole
 
 
 def main(argv: Sequence[str] | None = None) -> int:

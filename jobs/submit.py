@@ -30,6 +30,7 @@ from segdist.config import ConfigError, TaskConfig, require
 from segdist.run.files import write_json
 from segdist.run.folder import RunFolder
 from segdist.run.result import ResultError, utc_now
+from segdist.system.plural import count_noun
 
 HELP = """\
 usage: python -m jobs.submit TASK [OPTIONS]
@@ -168,15 +169,11 @@ def describe(run: RunFolder, steps: Steps, submission: Submission) -> str:
     """Where and what will be run: the run folder, and every step with its exact command."""
     lines = [f"run:     {run.path}", f"steps:   {step_names([step for step, _ in steps])}"]
     for step, _ in steps:
-        size = f"{_count(step.nodes, 'node')} x {_count(step.ranks_per_node, 'rank')}"
+        size = f"{count_noun(step.nodes, 'node')} x {count_noun(step.ranks_per_node, 'rank')}"
         alone = step.task == "quantize" and submission.resources.ranks > 1
         lines += [f"  {step.label} ({size}{', always in one process' if alone else ''})"]
         lines += [f"    {shlex.join(step.command)}"]
     return "\n".join(lines)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def describe_config(step: Step, config: TaskConfig) -> str:

@@ -14,7 +14,7 @@ from typing import NoReturn
 from segdist.cli import parse, run_command
 from segdist.config import TASKS, ConfigError, TaskConfig, TrainConfig
 from segdist.run.exit_codes import USAGE_ERROR
-from segdist.system.affinity import claim_cores
+from segdist.system.affinity import pin_cores
 from segdist.system.ranks import RankError, detect_ranks
 from segdist.system.signals import StopFlag, ignore_walltime_warning
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_rank(task: str, config: TaskConfig) -> int:
-    """Take over the signals, claim this rank's cores, then load torch and run the task."""
+    """Take over the signals, pin this rank to its cores, then load torch and run the task."""
     stop = StopFlag()
     if isinstance(config, TrainConfig):
         stop.install()
@@ -49,7 +49,7 @@ def run_rank(task: str, config: TaskConfig) -> int:
         raise ConfigError(str(error)) from error
     if ranks.world > 1:  # oneCCL takes every rank for a local one where these are not set
         os.environ.update(LOCAL_RANK=str(ranks.local_rank), LOCAL_WORLD_SIZE=str(ranks.local_world))
-    cores = claim_cores(ranks.local_rank, ranks.local_world, config.runtime.threads)
+    cores = pin_cores(ranks.local_rank, ranks.local_world, config.runtime.threads)
     from segdist.tasks.frame import run_task
 
     return run_task(task, config, ranks, cores, stop)

@@ -20,7 +20,7 @@ import tyro
 
 from segdist.cli import parse, run_command
 from segdist.config import ConfigError, check_inference_mode, parse_size, require
-from segdist.system.affinity import claim_cores
+from segdist.system.affinity import pin_cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         config = parse(PredictConfig, sys.argv[1:] if argv is None else argv, "python -m segdist.predict")
-        cores = claim_cores(0, 1, config.threads)
+        cores = pin_cores(0, 1, config.threads)
 
         import torch
 

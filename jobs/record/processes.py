@@ -26,15 +26,12 @@ def stat_of(pid: int) -> tuple[str, str]:
 
 
 def process_started(pid: int) -> str | None:
-    """When the process with that pid started, or None where it has ended (a zombie has).
-
-    Pids are used again, but not by a process that started at the same clock tick.
-    """
+    """When the process with that pid started (boot id, clock ticks since boot), or None where it has ended."""
     try:
-        state, started = stat_of(pid)
-    except (OSError, ValueError):
+        ticks = kernel.process_start(pid)
+    except (OSError, ValueError):  # another user's, where /proc hides those
         return None
-    return None if state in "ZX" else started
+    return None if ticks is None else f"{kernel.boot_id()}/{ticks}"
 
 
 def job_alive(job: Job) -> bool | None:

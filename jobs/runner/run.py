@@ -27,6 +27,7 @@ from segdist.run.files import write_json
 from segdist.run.folder import RunFolder, StepFolder
 from segdist.run.lease_owner import superseded
 from segdist.run.result import Result, ResultError, job_environment, utc_now
+from segdist.system.log_tail import last_lines
 
 _SLOT_POLL_S = 0.5
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
@@ -226,10 +227,5 @@ def finalize_step(folder: StepFolder, code: int, started: str, stopped: str | No
         return result.error
     if result is not None and result.status == "completed" and code == 0:
         return None
-    reason = stopped or f"exit code {code}: {_last_line(launcher_log(folder))}"
+    reason = stopped or f"exit code {code}: {''.join(last_lines(launcher_log(folder), 1)) or 'no output'}"
     return write_failure(folder, reason, job, started).error
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no output"

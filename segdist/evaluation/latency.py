@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from segdist.models.forward import Net, predict_logits
-from segdist.system.memory import forget_peak, peak_mb
+from segdist.system.memory import peak_memory_mb, reset_peak_memory
 
 
 def time_passes(net: Net, size: tuple[int, int], runs: int, warmup: int) -> Iterator[dict[str, Any] | None]:
@@ -32,7 +32,7 @@ def time_passes(net: Net, size: tuple[int, int], runs: int, warmup: int) -> Iter
     """
     inputs = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 4 - 2
     inputs = inputs.contiguous(memory_format=torch.channels_last)
-    since = "timing" if forget_peak() else "start"
+    since = "timing" if reset_peak_memory() else "start"
     times: list[float] = []
     for number in range(warmup + runs):
         with torch.inference_mode():  # not over a yield: it would hold for whoever iterates, too
@@ -50,6 +50,6 @@ def time_passes(net: Net, size: tuple[int, int], runs: int, warmup: int) -> Iter
         **{f"latency_ms_{name}": round(value, 3) for name, value in named.items()},
         "images_per_s": round(1000 / mean, 3),
         "threads": torch.get_num_threads(),
-        "peak_memory_mb": peak_mb(),
+        "peak_memory_mb": peak_memory_mb(),
         "peak_memory_since": since,
     }

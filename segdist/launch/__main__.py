@@ -1,7 +1,7 @@
 """From one process per allocation to one process per rank, with an honest exit code.
 
-What to start is data (:func:`plan_ranks`); :func:`segdist.launch.step.launch` starts it, waits, and records how it
-ended. In a Slurm job the ranks are the tasks of one srun; in a PBS job of several nodes an agent on each starts them
+What to start is data (:mod:`segdist.launch.plan`); :func:`segdist.launch.step.launch` starts it, waits, and records how
+it ended. In a Slurm job the ranks are the tasks of one srun; in a PBS job of several nodes an agent on each starts them
 (:mod:`segdist.launch.remote`). Elsewhere they are processes of this machine, and "nodes" are groups of them, each
 with its own share of the cores.
 
@@ -21,9 +21,16 @@ from typing import NoReturn
 from segdist.cli import parse, run_command
 from segdist.config import TASKS, ConfigError, PipelineConfig, TaskConfig, require
 from segdist.launch.allocation import THIS_MACHINE, Allocation
-from segdist.launch.console import say
+from segdist.launch.console import log_line
 from segdist.launch.pipeline import run_pipeline
-from segdist.launch.plan import RANK_COMMAND, choose_master_port, find_allocation, plan_ranks, starter_for
+from segdist.launch.plan import (
+    RANK_COMMAND,
+    RankLayout,
+    choose_master_port,
+    detect_allocation,
+    plan_ranks,
+    resolve_starter,
+)
 from segdist.launch.starters import ORDER
 from segdist.launch.step import MAX_RESTARTS, launch, restart_decision
 from segdist.run.folder import RunFolder
@@ -33,10 +40,6 @@ from segdist.system.affinity import physical_cores
 
 LAUNCHED: dict[str, type[TaskConfig] | type[PipelineConfig]] = {**TASKS, "pipeline": PipelineConfig}
 """What can be launched: the tasks, and all of them in order."""
-
-
-# The command ------------------------------------------------------------------------------------------------
-
 
 _HELP = """\
 tasks:
@@ -113,7 +116,7 @@ def main(argv: Sequence[str] | None = None, rank_command: Sequence[str] = RANK_C
         prog = f"python -m segdist.launch {task}"
         config: TaskConfig | PipelineConfig = parse(LAUNCHED[task], task_options, prog)
         require(bool(config.run), '--run "": must name the run folder; add for example --run runs/first')
-        allocation = THIS_MACHINE if options.starter == "local" else find_allocation(os.environ)
+        allocation = THIS_MACHINE if options.starter == "local" else detect_allocation(os.environ)
         require(
             options.starter != "srun" or allocation.scheduler == "slurm",
             "--starter srun: needs a Slurm job around it; use sbatch or salloc, or --starter local",
@@ -145,15 +148,18 @@ def run_step(
         return settled
     environ = {**os.environ, **allocation.environment}
     choose_start_mode(step, config, environ)  # refuses what the ranks would refuse, before their logs are touched
-    require_free(step, environ, log=say)
+    require_free(step, environ, log=log_line)
     cores = physical_cores(os.sched_getaffinity(0))
     port = choose_master_port(os.environ, allocation)
     nodes = (len(allocation.hosts) or 1) if options.nodes is None else options.nodes
     per_node = (allocation.ranks_per_node or 1) if options.ranks_per_node is None else options.ranks_per_node
-    starter = starter_for(options.starter, allocation, nodes, os.environ)
-    specs = plan_ranks(nodes, per_node, arguments, step, cores, port, rank_command, allocation)
+    layout = RankLayout(nodes, per_node)
+    starter, why = resolve_starter(options.starter, allocation, nodes, os.environ)
+    if starter in ORDER:
+        log_line(f"ranks are started by {starter} ({why})")
+    specs = plan_ranks(layout, (*rank_command, *arguments), step, cores, port, allocation)
     if allocation.scheduler == "none" and len(specs) > len(cores):
-        say(
+        log_line(
             f"warning: {len(specs)} ranks ({nodes} x {per_node}) on {len(cores)} "
             "physical cores: they share cores, so measure no speed here"
         )

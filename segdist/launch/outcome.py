@@ -1,4 +1,4 @@
-"""One rank before it is started, how it ended, and how all of them did."""
+"""One rank before it is started, how it ended, and how all of them did: plain data."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 from segdist.config import ConfigError, require
 from segdist.launch.allocation import Allocation
+from segdist.system.procfs import ReadText, read_text
 
 JOB_END = "SEGDIST_JOB_END"
 """When the scheduler will end this job, in seconds since 1970; the job script sets it."""
@@ -34,9 +34,7 @@ def short_id(text: str) -> str:
     return f"{match[1]}_{index}" if index else match[1]
 
 
-def pbs_allocation(
-    environ: Mapping[str, str], read: Callable[[str], str] = lambda path: Path(path).read_text(encoding="utf-8")
-) -> Allocation | None:
+def pbs_allocation(environ: Mapping[str, str], read: ReadText = read_text) -> Allocation | None:
     """The allocation of a PBS or Torque job, or None outside one.
 
     The node file has a line for every rank that the scheduler was asked for (``mpiprocs``, ``ppn``); its hosts are
@@ -85,9 +83,9 @@ def seconds_to_save(environ: Mapping[str, str], now: float) -> float | None:
 
 
 @contextlib.contextmanager
-def alarm(seconds: float | None, ring: Callable[[], None]) -> Iterator[None]:
-    """Call ``ring`` from another thread after that time, unless the block has ended by then; None is never."""
-    timer = threading.Timer(seconds, ring) if seconds is not None else None
+def call_later(seconds: float | None, call: Callable[[], None]) -> Iterator[None]:
+    """Call ``call`` from another thread after that time, unless the block has ended by then; None is never."""
+    timer = threading.Timer(seconds, call) if seconds is not None else None
     if timer is not None:
         timer.daemon = True
         timer.start()
@@ -99,7 +97,9 @@ def alarm(seconds: float | None, ring: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def save_in_time(environ: Mapping[str, str] = os.environ, now: Callable[[], float] = time.time) -> Iterator[None]:
+def save_before_job_end(
+    environ: Mapping[str, str] = os.environ, now: Callable[[], float] = time.time
+) -> Iterator[None]:
     """Send this process SIGUSR1 the margin before the job's end: PBS gives no warning of its own."""
-    with alarm(seconds_to_save(environ, now()), lambda: os.kill(os.getpid(), signal.SIGUSR1)):
+    with call_later(seconds_to_save(environ, now()), lambda: os.kill(os.getpid(), signal.SIGUSR1)):
         yield

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from segdist.config import ConfigError, PipelineConfig, QuantizeConfig, TaskConfig, task_of, to_plain
 from segdist.launch.allocation import Allocation
-from segdist.launch.console import say
+from segdist.launch.console import log_line
 from segdist.launch.step import record_failure
 from segdist.run.exit_codes import TO_BE_CONTINUED, USAGE_ERROR
 from segdist.run.files import write_json
@@ -40,16 +40,16 @@ def run_pipeline(options: argparse.Namespace, config: PipelineConfig, allocation
     ]
     done = _completed(run, steps, {**os.environ, **allocation.environment})
     for step_config in steps[:done]:
-        say(f"{run.step_of(step_config).result_json}: is completed already, under the same config")
+        log_line(f"{run.step_of(step_config).result_json}: is completed already, under the same config")
     failure, exit_code = None, 0
     for step_config in steps[done:]:
         step = run.step_of(step_config)
         label = step.path.relative_to(run.path).as_posix().replace("/", " ")
         if failure is not None:
             _write_skipped(step, failure, allocation)
-            say(f"{label}: skipped, because {failure}")
+            log_line(f"{label}: skipped, because {failure}")
             continue
-        say(f"{label} begins")
+        log_line(f"{label} begins")
         code = _run(options, step_config, step, allocation, run_step)
         if code == TO_BE_CONTINUED:
             return TO_BE_CONTINUED
@@ -57,7 +57,7 @@ def run_pipeline(options: argparse.Namespace, config: PipelineConfig, allocation
             exit_code, failure = code, f"{label} failed: {_error(step)}"
     from segdist.report.page import write_report
 
-    say(f"report: {write_report([run.path], run.report_html)}")
+    log_line(f"report: {write_report([run.path], run.report_html)}")
     return exit_code
 
 
@@ -91,7 +91,7 @@ def _run(
     except ConfigError as error:
         if not step.result_json.exists():
             record_failure(step, str(error), utc_now(), 0.0, step.rank_log(0), allocation)
-        say(f"error: {error}")
+        log_line(f"error: {error}")
         return USAGE_ERROR
 
 

@@ -1,20 +1,22 @@
-"""What a launch starts, as data: every rank with its command, environment, cores and log."""
+"""What a launch starts, as data: the scheduler's job around it, the starter, and every rank with its command,
+environment, cores and log."""
 
 from __future__ import annotations
 
 import random
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from segdist.config import ConfigError, require
 from segdist.launch.allocation import THIS_MACHINE, Allocation, slurm_allocation
-from segdist.launch.console import say
 from segdist.launch.outcome import RankSpec
 from segdist.launch.pbs_job import pbs_allocation
-from segdist.launch.starters import ORDER, choose_starter
+from segdist.launch.starters import choose_starter
 from segdist.run.folder import StepFolder
-from segdist.system.affinity import share
+from segdist.system.affinity import core_slice
+from segdist.system.procfs import ReadText, read_text
 from segdist.system.ranks import Ranks, rank_environment
 
 RANK_COMMAND = (sys.executable, "-m", "segdist")
@@ -23,70 +25,93 @@ _LOCAL_PORTS = range(10_000, 32_768)
 """Below the ports that the kernel gives to outgoing connections."""
 
 
-# What to start ----------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class RankLayout:
+    """How many ranks there are, and where: ``ranks_per_node`` on each of ``nodes``, numbered node by node.
+
+    Raises:
+        ConfigError: for fewer than one node or rank.
+    """
+
+    nodes: int
+    ranks_per_node: int
+
+    def __post_init__(self) -> None:
+        require(self.nodes >= 1, f"--nodes {self.nodes}: must be at least 1; give 1 or more")
+        require(self.ranks_per_node >= 1, f"--ranks-per-node {self.ranks_per_node}: must be at least 1; give 1 or more")
+
+    @property
+    def world(self) -> int:
+        """Ranks on all nodes together."""
+        return self.nodes * self.ranks_per_node
 
 
 def plan_ranks(
-    nodes: int,
-    ranks_per_node: int,
-    arguments: Sequence[str],
+    layout: RankLayout,
+    command: Sequence[str],
     step: StepFolder,
     cores: Sequence[int],
     master_port: int,
-    rank_command: Sequence[str] = RANK_COMMAND,
     allocation: Allocation = THIS_MACHINE,
 ) -> tuple[RankSpec, ...]:
     """Every rank of the job, node by node.
 
     Args:
-        nodes: nodes of the allocation to use; without one, process groups, each with its own share of ``cores``.
-        ranks_per_node: ranks of one node. All get the node's cores; each then claims its part itself.
-        arguments: the task and its options, passed on as they are.
+        layout: nodes of the allocation to use, and ranks on each. Without an allocation, nodes are process groups, each
+            with its own part of ``cores``. All ranks of a node get its cores; each then pins itself to its own.
+        command: what every rank runs: :data:`RANK_COMMAND`, the task and its options.
         step: where the logs go.
         cores: physical cores of this machine that may be used.
         master_port: port of the rendezvous on the first node.
-        rank_command: the program that takes ``arguments``.
         allocation: the scheduler's job; its first host is the rendezvous.
 
     Raises:
-        ConfigError: for fewer than one node or rank, or more nodes than the job has.
+        ConfigError: for more nodes than the job has.
     """
-    require(nodes >= 1, f"--nodes {nodes}: must be at least 1; give 1 or more")
-    require(ranks_per_node >= 1, f"--ranks-per-node {ranks_per_node}: must be at least 1; give 1 or more")
     hosts = allocation.hosts
     require(
-        not hosts or nodes <= len(hosts),
-        f"--nodes {nodes}: job {allocation.job_id} has {len(hosts)} ({', '.join(hosts)}); ask the scheduler for more",
+        not hosts or layout.nodes <= len(hosts),
+        f"--nodes {layout.nodes}: job {allocation.job_id} has {len(hosts)} ({', '.join(hosts)}); "
+        "ask the scheduler for more",
     )
     master = hosts[0] if hosts else "127.0.0.1"
     specs = []
-    for rank in range(nodes * ranks_per_node):
-        node, local_rank = divmod(rank, ranks_per_node)
-        ranks = Ranks(rank, nodes * ranks_per_node, local_rank, ranks_per_node, node, "segdist.launch", master)
+    for rank in range(layout.world):
+        node, local_rank = divmod(rank, layout.ranks_per_node)
+        ranks = Ranks(rank, layout.world, local_rank, layout.ranks_per_node, node, "segdist.launch", master)
         environment = {**rank_environment(ranks, master_port), **allocation.environment, "PYTHONUNBUFFERED": "1"}
-        # Of another machine's cores nothing is known here: a rank finds them when it claims its share.
-        own = () if len(hosts) > 1 else tuple(share(cores, node, nodes))
-        specs.append(RankSpec(ranks, (*rank_command, *arguments), environment, own, step.rank_log(rank)))
+        # Of another machine's cores nothing is known here: a rank finds them when it pins itself.
+        own = () if len(hosts) > 1 else tuple(core_slice(cores, node, layout.nodes))
+        specs.append(RankSpec(ranks, tuple(command), environment, own, step.rank_log(rank)))
     return tuple(specs)
 
 
-def choose_master_port(environ: Mapping[str, str], allocation: Allocation = THIS_MACHINE) -> int:
-    """The port of MASTER_PORT; else the one of the scheduler's job; else one that is free on this machine now.
+def find_free_port() -> int:
+    """A TCP port that is free on this machine now, from a range in which the kernel picks no ports of its own.
 
-    A free one is drawn from a range in which the kernel picks no ports of its own, as rank 0 binds it later.
+    Raises:
+        ConfigError: where none is.
+    """
+    for port in random.sample(_LOCAL_PORTS, len(_LOCAL_PORTS)):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise ConfigError("MASTER_PORT: every port of this machine is taken; end some of its programs")
+
+
+def choose_master_port(
+    environ: Mapping[str, str],
+    allocation: Allocation = THIS_MACHINE,
+    free_port: Callable[[], int] = find_free_port,
+) -> int:
+    """The port of MASTER_PORT; else the one of the scheduler's job; else one that is free, as rank 0 binds it later.
 
     Raises:
         ConfigError: for a MASTER_PORT that is no port.
     """
     text = environ.get("MASTER_PORT")
-    if text is None and allocation.scheduler != "none":
-        return allocation.port
     if text is None:
-        for port in random.sample(_LOCAL_PORTS, len(_LOCAL_PORTS)):
-            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-                if probe.connect_ex(("127.0.0.1", port)) != 0:
-                    return port
-        raise ConfigError("MASTER_PORT: every port of this machine is taken; end some of its programs")
+        return allocation.port if allocation.scheduler != "none" else free_port()
     require(
         text.isdecimal() and 1 <= int(text) <= 65535,
         f"MASTER_PORT={text!r}: must be a port from 1 to 65535; unset it to have a free one chosen",
@@ -94,15 +119,18 @@ def choose_master_port(environ: Mapping[str, str], allocation: Allocation = THIS
     return int(text)
 
 
-def find_allocation(environ: Mapping[str, str]) -> Allocation:
-    """The scheduler's job around this process, or none.
+def detect_allocation(environ: Mapping[str, str], read: ReadText = read_text) -> Allocation:
+    """The job of Slurm or PBS around this process, or :data:`~segdist.launch.allocation.THIS_MACHINE`.
+
+    Args:
+        read: reads PBS' node file.
 
     Raises:
         ConfigError: where this process is one of several tasks of a job step: it would start the ranks several times.
     """
     allocation = slurm_allocation(environ)
     if allocation is None:
-        return pbs_allocation(environ) or THIS_MACHINE
+        return pbs_allocation(environ, read) or THIS_MACHINE
     tasks = environ.get("SLURM_STEP_NUM_TASKS", "1")
     require(
         tasks == "1",
@@ -112,19 +140,19 @@ def find_allocation(environ: Mapping[str, str]) -> Allocation:
     return allocation
 
 
-def starter_for(asked: str, allocation: Allocation, nodes: int, environ: Mapping[str, str]) -> str:
-    """What starts the ranks. The launcher runs on the first node: where that is the only one, it does so itself.
+def resolve_starter(asked: str, allocation: Allocation, nodes: int, environ: Mapping[str, str]) -> tuple[str, str]:
+    """What starts the ranks, and why. The launcher runs on the first node: a job's only one needs no other starter.
+
+    Args:
+        asked: the value of ``--starter``.
 
     Raises:
         ConfigError: for one that is not known or cannot work here.
     """
     if asked in ("auto", "local", "srun"):
         if allocation.scheduler == "slurm":
-            return "srun"
+            return "srun", "a Slurm job"
         if asked == "local" or nodes == 1 or not allocation.hosts:
-            return "local"
+            return "local", "one machine"
     require(bool(allocation.hosts), f"--starter {asked}: needs the nodes of a job around it; use --starter local")
-    names = ORDER if asked == "auto" else tuple(asked.split(","))
-    name, why = choose_starter(names[0] if len(names) == 1 else "auto", environ, order=names)
-    say(f"ranks are started by {name} ({why})")
-    return name
+    return choose_starter(asked, environ)

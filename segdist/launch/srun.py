@@ -12,13 +12,15 @@ import selectors
 import shlex
 import signal
 import subprocess
-import time
 from collections.abc import Sequence
 
 from segdist.launch.allocation import Allocation
-from segdist.launch.console import STDERR, STDOUT, say, write_all
-from segdist.launch.local import FORWARDED, signals_as_bytes
+from segdist.launch.console import STDERR, Rank0Output, log_line, write_all
+from segdist.launch.escalation import Escalation
 from segdist.launch.outcome import Outcome, RankEnd, RankSpec, signal_name
+from segdist.launch.supervisor import FORWARDED
+from segdist.system.log_tail import LogTail
+from segdist.system.signal_pipe import signal_pipe
 
 _TASKS_ENDED = re.compile(r"srun: error: \S+: tasks? ([\d,-]+): (.+)")
 _LOOK_S = 0.5
@@ -60,42 +62,41 @@ def run_srun(specs: Sequence[RankSpec], grace: float) -> Outcome:
     environ = {key: value for key, value in environ.items() if not key.startswith("SUBMITIT_")}
     environ |= {key: value for key, value in specs[0].environment.items() if key not in _OWN_VARIABLES}
     command = srun_command(specs)
-    say(f"$ {shlex.join(command)}")
-    with signals_as_bytes() as signals, selectors.DefaultSelector() as selector:
+    log_line(f"$ {shlex.join(command)}")
+    with signal_pipe((*FORWARDED, signal.SIGCHLD)) as signals, selectors.DefaultSelector() as selector:
         process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0)
         assert process.stderr is not None
         os.set_blocking(process.stderr.fileno(), False)
-        watch = _Watch(specs, process, grace)
-        selector.register(signals, selectors.EVENT_READ, lambda: watch.forward(os.read(signals, 4096)))
-        selector.register(process.stderr, selectors.EVENT_READ, watch.listen)
+        step = _SrunStep(specs, process, grace)
+        selector.register(signals, selectors.EVENT_READ, lambda: step.forward(os.read(signals, 4096)))
+        selector.register(process.stderr, selectors.EVENT_READ, step.listen)
         try:
             while process.poll() is None:
                 for key, _ in selector.select(_LOOK_S):
                     key.data()
-                watch.copy()
-                watch.escalate()
+                step.show_log()
+                step.escalate()
         finally:
             if process.poll() is None:
                 process.kill()  # slurmstepd ends the tasks of an srun that is gone
                 process.wait()
-            watch.listen()
-            watch.copy()
+            step.listen()
+            step.show_log()
             process.stderr.close()
-    return watch.end(process.returncode)
+    return step.end(process.returncode)
 
 
-class _Watch:
+class _SrunStep:
     """One srun: what it says, what is passed on to it, and rank 0's log on its way to stdout."""
 
     def __init__(self, specs: Sequence[RankSpec], process: subprocess.Popen[bytes], grace: float) -> None:
         self.outcome = Outcome()
         self._specs = specs
         self._process = process
-        self._grace = grace
         self._text = ""
-        self._kill_at: float | None = None
-        self._copied = 0
-        self._shown = True
+        self._escalation = Escalation(grace)
+        self._log = LogTail(specs[0].log)
+        self._shown = Rank0Output()
 
     def listen(self) -> None:
         """Take what srun has said, show it, and note the ranks that it says have failed."""
@@ -105,20 +106,20 @@ class _Watch:
             self._text += data.decode("utf-8", errors="replace")
         *lines, self._text = self._text.split("\n")
         for line in lines:
-            self.outcome.ends += failures(line, self._specs)
+            self.outcome.ends += parse_task_ends(line, self._specs)
 
     def forward(self, numbers: bytes) -> None:
         """Pass signals on to the ranks."""
         for number in numbers:
             if number not in FORWARDED:
                 continue
-            say(f"was sent {signal_name(number)}; passing it on to the ranks")
+            log_line(f"was sent {signal_name(number)}; passing it on to the ranks")
             if self.outcome.stopped_by is None:
                 self.outcome.stopped_by = number
             if number == signal.SIGUSR1:
                 self._process.send_signal(number)
                 continue
-            self._kill_at = time.monotonic() + self._grace
+            self._escalation.after_stop()
             done = subprocess.run(
                 ["scancel", f"--signal={signal_name(number)[3:]}", os.environ["SLURM_JOB_ID"]],
                 capture_output=True,
@@ -126,25 +127,17 @@ class _Watch:
                 check=False,
             )
             if done.returncode:
-                say(f"scancel: {done.stderr.strip()}")
+                log_line(f"scancel: {done.stderr.strip()}")
 
     def escalate(self) -> None:
         """End the step once its time has come."""
-        if self._kill_at is not None and self._kill_at <= time.monotonic():
-            say("the ranks did not end in time; ending the step")
-            self._kill_at = None
-            self._process.terminate()
+        if self._escalation.due() is not None:
+            log_line("the ranks did not end in time; ending the step")
+            self._process.terminate()  # srun sends them SIGKILL
 
-    def copy(self) -> None:
-        """Copy what is new in rank 0's log."""
-        log = self._specs[0].log
-        if not self._shown or not log.exists():
-            return
-        with log.open("rb") as file:
-            file.seek(self._copied)
-            data = file.read()
-        self._copied += len(data)
-        self._shown = write_all(STDOUT, data)
+    def show_log(self) -> None:
+        """Show what is new in rank 0's log."""
+        self._shown.show(self._log.read_new())
 
     def end(self, code: int) -> Outcome:
         """The outcome; a failure of which srun named no rank counts as that of rank 0."""
@@ -159,7 +152,7 @@ def _rank_end(spec: RankSpec, code: int) -> RankEnd:
     return RankEnd(spec, signal=code - 128) if code > 128 else RankEnd(spec, exit_code=code)
 
 
-def failures(line: str, specs: Sequence[RankSpec]) -> list[RankEnd]:
+def parse_task_ends(line: str, specs: Sequence[RankSpec]) -> list[RankEnd]:
     """The ranks of which a line of srun says that they failed: ``srun: error: n2: tasks 1,3-4: Killed``."""
     match = _TASKS_ENDED.match(line)
     if match is None:
@@ -189,7 +182,7 @@ def requeue(allocation: Allocation) -> str | None:
     return None if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"
 
 
-def being_requeued(allocation: Allocation) -> bool:
+def is_requeued(allocation: Allocation) -> bool:
     """Whether Slurm has taken this job back (preemption, a lost node, an administrator) and will start it again.
 
     The count of restarts goes up when that is decided; the state is COMPLETING for a cancelled job as well.

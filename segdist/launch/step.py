@@ -18,16 +18,17 @@ from pathlib import Path
 from segdist import __version__
 from segdist.config import ConfigError
 from segdist.launch.allocation import THIS_MACHINE, Allocation
-from segdist.launch.console import STDERR, say, write_all
+from segdist.launch.console import STDERR, log_line, write_all
 from segdist.launch.local import run_ranks
 from segdist.launch.outcome import Outcome, RankSpec
-from segdist.launch.pbs_job import save_in_time
+from segdist.launch.pbs_job import save_before_job_end
 from segdist.launch.remote import run_remote
-from segdist.launch.srun import being_requeued, requeue, run_srun
+from segdist.launch.srun import is_requeued, requeue, run_srun
 from segdist.run.exit_codes import TO_BE_CONTINUED
 from segdist.run.folder import StepFolder
 from segdist.run.lease_owner import other_owner
 from segdist.run.result import Result, ResultError, job_of, utc_now
+from segdist.system.log_tail import last_lines
 
 MAX_RESTARTS = 10
 
@@ -63,9 +64,9 @@ def launch(
         reason = error = f"{outcome}, but none wrote {step.result_json}"
     else:
         exit_code, log = outcome.exit_code, outcome.failure.spec.log
-        stays, why = _what_follows(outcome, allocation, max_restarts)
+        stays, why = _will_continue(outcome, allocation, max_restarts)
         if stays:
-            say(why)
+            log_line(why)
             return TO_BE_CONTINUED
         reason = error = f"{outcome}: {why}" if why else str(outcome)
         if exit_code == TO_BE_CONTINUED:
@@ -75,11 +76,11 @@ def launch(
     cause_is_elsewhere = outcome.failure is not None and outcome.failure.spec.rank != 0 and exit_code not in (2, 3)
     if not fresh or cause_is_elsewhere:  # rank 0 then knows only that it lost a neighbour
         record_failure(step, error, started_at, time.monotonic() - started, log, allocation)
-    say(f"the last lines of {log}:")
+    log_line(f"the last lines of {log}:")
     for line in last_lines(log, _TAIL_LINES):
         write_all(STDERR, f"  | {line}\n".encode())
     if outcome.failure is not None and outcome.exit_code == 128 + signal.SIGKILL:
-        say("who sends SIGKILL: mostly the kernel or the scheduler where memory has run out (see dmesg)")
+        log_line("who sends SIGKILL: mostly the kernel or the scheduler where memory has run out (see dmesg)")
     if f"exit code {exit_code}" not in reason:
         reason += f"; exit code {exit_code}"
     write_all(STDERR, f"error: {reason}; log: {log}\n".encode())
@@ -90,20 +91,20 @@ def _run(specs: Sequence[RankSpec], grace: float, step: StepFolder, allocation: 
     if starter == "srun":
         return run_srun(specs, grace)
     # Slurm warns a job before its end; in a PBS job the launcher has to look at the clock itself.
-    timer = save_in_time() if allocation.scheduler == "pbs" and step.task == "train" else contextlib.nullcontext()
-    with timer:
+    unwarned = allocation.scheduler == "pbs" and step.task == "train"
+    with save_before_job_end() if unwarned else contextlib.nullcontext():
         if starter == "local":
             return run_ranks(specs, grace)
         return run_remote(specs, allocation.hosts, starter, grace, step.logs / ".ranks")
 
 
-def _what_follows(outcome: Outcome, allocation: Allocation, max_restarts: int) -> tuple[bool, str]:
+def _will_continue(outcome: Outcome, allocation: Allocation, max_restarts: int) -> tuple[bool, str]:
     """Whether the step goes on in a restart, and what to say about it."""
     # A rank that has not come to its signal handler yet dies of USR1, and has nothing to save.
     saved = outcome.exit_code in (TO_BE_CONTINUED, 128 + signal.SIGUSR1)
     if allocation.scheduler == "none":
         return saved, "stopped after saving; the same command goes on from there" if saved else ""
-    if allocation.scheduler == "slurm" and being_requeued(allocation):
+    if allocation.scheduler == "slurm" and is_requeued(allocation):
         return True, f"Slurm has put job {allocation.job_id} back into its queue; it goes on from what was saved"
     if not saved or outcome.stopped_by not in (None, signal.SIGUSR1):  # a TERM is the end: of qdel, say
         return False, ""
@@ -129,14 +130,14 @@ def restart_decision(step: StepFolder, allocation: Allocation, max_restarts: int
         earlier = None
     own = allocation.restarts > 0 and earlier is not None and earlier.job.get("id") == allocation.job_id
     if own and earlier is not None and earlier.status == "completed":
-        say(f"{step.result_json} was completed before restart {allocation.restarts}; nothing is left to do")
+        log_line(f"{step.result_json} was completed before restart {allocation.restarts}; nothing is left to do")
         return 0
     if earlier is not None and (earlier.status == "skipped" or own):
         step.result_json.unlink(missing_ok=True)
     if allocation.restarts > max_restarts:
         error = f"given up after {max_restarts} restarts (--max-restarts {max_restarts})"
         record_failure(step, error, utc_now(), 0.0, step.rank_log(0), allocation)
-        say(error)
+        log_line(error)
         return 1
     return None
 
@@ -148,7 +149,7 @@ def record_failure(
     environ = {**os.environ, **allocation.environment}
     other = other_owner(step, environ)
     if other is not None:  # a later life of this job, say, while this one was cut off from the network
-        say(f"{step.path}: is held by {other}; nothing is written there")
+        log_line(f"{step.path}: is held by {other}; nothing is written there")
         return
     result = Result(
         task=step.task,
@@ -165,7 +166,7 @@ def record_failure(
     try:
         step.write_result(result)
     except OSError as problem:  # the disk is full, say; how the ranks ended matters more
-        say(f"{step.result_json}: cannot be written ({problem.strerror})")
+        log_line(f"{step.result_json}: cannot be written ({problem.strerror})")
 
 
 def rotate_logs(step: StepFolder) -> None:
@@ -182,17 +183,6 @@ def rotate_logs(step: StepFolder) -> None:
         raise ConfigError(
             f"{step.logs}: cannot be made or written ({error.strerror}); give a --run folder you may write to"
         ) from error
-
-
-def last_lines(log: Path, count: int, most_bytes: int = 1 << 14) -> list[str]:
-    """The last ``count`` non-empty lines of a log; a redrawn progress bar counts as lines of its own."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - most_bytes))
-            text = file.read().decode("utf-8", errors="replace")
-    except FileNotFoundError:
-        return [f"({log} is not there)"]
-    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -1,9 +1,10 @@
-"""Who works on a step: ``holder.json``, so that two jobs, or two lives of one job, never write to the same step.
+"""The lease of a step, ``holder.json``: two jobs, or two lives of one job, never write to the same step.
 
-The holder names a job and how often it was restarted; a random token tells one claim from the next. Who writes looks
-first whether the token is still its own. A restarted job takes over from its earlier life, which may be running on, cut
-off, on another node. Any other job is refused while the holder is alive. No clocks are compared: on the holder's own
-machine its process is looked for, from elsewhere its heartbeat is watched.
+It names its owner, a job and how often that was restarted; a random token tells one lease from the next. Who writes
+looks first whether the token is still its own. A restarted job takes the lease over from its earlier life, which may be
+running on, cut off, on another node. Any other job is refused while the owner is alive. No clocks are compared: on the
+owner's own machine its process is looked for, from elsewhere its heartbeat is watched (Gray and Cheriton, "Leases",
+SOSP 1989, bound a lease by time; here the heartbeat takes that place).
 
 There is no lock on shared storage that a dead node gives back, so one thing is left: what is written between a look at
 the token and the end of the write. Each write is atomic, so even that leaves a whole file.
@@ -31,37 +32,43 @@ from segdist.run.lease_owner import (
     heartbeat_path,
     identity,
     is_alive,
-    is_here,
+    is_on_this_machine,
     owner_path,
     read_owner,
     superseded,
 )
 
 HEARTBEAT_S = 5.0
-"""Seconds between two heartbeats of a holder."""
+"""Seconds between two heartbeats of an owner."""
 
 
 class LeaseLost(Exception):
-    """The step belongs to a newer claim: nothing more may be written to it."""
+    """The step has a newer lease: nothing more may be written to it."""
 
 
 class LeaseHeld(ConfigError):
-    """The step belongs to another job, which is alive."""
+    """Another job has the lease of the step, and is alive."""
 
 
 def acquire(
     step: StepFolder, environ: Mapping[str, str], watch_s: float = WATCH_S, log: Callable[[str], None] = print
 ) -> Lease:
-    """Become the holder of a step.
+    """Become the owner of a step's lease.
+
+    Args:
+        watch_s: seconds for which the heartbeat of an owner on another machine is watched.
+        log: takes a line for the user.
 
     Raises:
-        LeaseLost: where a later life of this job has the step.
+        LeaseLost: where a later life of this job has it.
         LeaseHeld: where another job has it and is alive.
     """
     own = identity(environ)
     later = superseded(step, environ)
     if later is not None:
-        raise LeaseLost(f"{step.path}: fenced, this is restart {own.restart} of a job that goes on as {later}")
+        raise LeaseLost(
+            f"{step.path}: the lease is lost, this is restart {own.restart} of a job that goes on as {later}"
+        )
     path, data = owner_path(step), (json.dumps(dataclasses.asdict(own), indent=2) + "\n").encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     owner = read_owner(step)
@@ -83,10 +90,10 @@ def acquire(
 def require_free(
     step: StepFolder, environ: Mapping[str, str], watch_s: float = WATCH_S, log: Callable[[str], None] = print
 ) -> None:
-    """For who prepares a job and claims nothing yet.
+    """Refuse a step that another job works on; for who prepares a job and acquires no lease yet.
 
     Raises:
-        LeaseHeld: where another job has the step and is alive.
+        LeaseHeld: where another job has the lease and is alive.
     """
     owner = read_owner(step)
     if owner is not None:
@@ -98,16 +105,16 @@ def _refuse_living(
 ) -> None:
     if owner.is_same_job(own) and own.restart > owner.restart:
         return
-    if not is_here(owner):
+    if not is_on_this_machine(owner):
         log(f"{step.path}: held by {owner}; watching its heartbeat for up to {watch_s:g} s")
     if is_alive(step, owner, watch_s):
         raise LeaseHeld(f"{step.path}: {owner} is at work on it; wait for it, cancel it or give another --run")
 
 
 class Lease:
-    """A claim that was granted: :meth:`check` before each write, :meth:`release` at the end.
+    """A lease that was acquired: :meth:`check` before each write, :meth:`release` at the end.
 
-    A thread of its own beats; where it finds the claim gone it stops, and ``lost`` is set.
+    A thread of its own writes the heartbeat; where it finds the lease gone it stops, and ``lost`` is set.
     """
 
     def __init__(self, step: StepFolder, own: LeaseOwner) -> None:
@@ -118,14 +125,14 @@ class Lease:
         self._thread = threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Begin to beat."""
+        """Begin the heartbeat."""
         self._thread.start()
 
     def check(self) -> None:
-        """Look whether the claim still stands.
+        """Look whether the lease still stands.
 
         Raises:
-            LeaseLost: naming the new holder.
+            LeaseLost: naming the new owner.
             OSError: where the file cannot be read.
         """
         owner = read_owner(self.step)
@@ -138,7 +145,7 @@ class Lease:
             raise LeaseLost(f"{self.step.path}: {now}; this was {self.own}, which writes nothing more there")
 
     def release(self) -> None:
-        """Stop beating, and give the step back where it is still held."""
+        """End the heartbeat, and give the lease back where it is still this one."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()

@@ -18,15 +18,15 @@ from pathlib import Path
 from segdist.config import ConfigError
 from segdist.run.folder import StepFolder
 from segdist.run.result import ResultError
-from segdist.system.procfs import boot_id, stat_of
+from segdist.system.procfs import boot_id, process_start
 
 WATCH_S = 15.0
-"""Seconds for which the heartbeat of a holder on another machine is watched before it counts as dead."""
+"""Seconds for which the heartbeat of an owner on another machine is watched before it counts as dead."""
 
 
 @dataclass(frozen=True)
 class LeaseOwner:
-    """A claim on a step.
+    """The process that holds the lease of a step, and its job: what ``holder.json`` says.
 
     ``cluster`` and ``job`` are empty for a run by hand. ``machine`` is the kernel's boot id and the pid namespace:
     where both are one's own, ``pid`` can be looked for; ``started`` is its start in clock ticks since boot.
@@ -77,20 +77,20 @@ def identity(environ: Mapping[str, str]) -> LeaseOwner:
 
 
 def owner_path(step: StepFolder) -> Path:
-    """Where the claim on a step is written."""
+    """Where the lease of a step is written."""
     return step.path / "holder.json"
 
 
 def heartbeat_path(step: StepFolder) -> Path:
-    """Where its holder writes a number that grows."""
+    """Where its owner writes a number that grows."""
     return step.path / "holder.beat"
 
 
 def read_owner(step: StepFolder) -> LeaseOwner | None:
-    """Who holds the step, dead or alive; None where nobody does.
+    """Who has the lease of the step, dead or alive; None where nobody has.
 
     Raises:
-        ConfigError: for a file that is no claim.
+        ConfigError: for a file that is no lease.
     """
     path = owner_path(step)
     try:
@@ -102,15 +102,15 @@ def read_owner(step: StepFolder) -> LeaseOwner | None:
 
 
 def superseded(step: StepFolder, environ: Mapping[str, str]) -> LeaseOwner | None:
-    """The later life of this very job that has the step, or ended it; None where there is none."""
+    """The later life of this very job that has the lease, or ended it; None where there is none."""
     own = identity(environ)
-    return next((other for other in (read_owner(step), who_ended(step)) if other and is_later(other, own)), None)
+    return next((other for other in (read_owner(step), last_writer(step)) if other and is_later(other, own)), None)
 
 
 def other_owner(step: StepFolder, environ: Mapping[str, str]) -> LeaseOwner | None:
-    """The holder for whose sake this job must leave the step's files alone: a later life of it, or another's job.
+    """The owner for whose sake this job must leave the step's files alone: a later life of it, or another's job.
 
-    A run by hand has no id to compare: there a holder counts that is alive on this machine, or that is a job's.
+    A run by hand has no id to compare: there an owner counts that is alive on this machine, or that is a job's.
     """
     later = superseded(step, environ)
     if later is not None:
@@ -120,12 +120,12 @@ def other_owner(step: StepFolder, environ: Mapping[str, str]) -> LeaseOwner | No
         return None
     if owner.job or own.job:
         return owner
-    return owner if is_here(owner) and process_start(owner.pid) == owner.started else None
+    return owner if is_on_this_machine(owner) and process_start(owner.pid) == owner.started else None
 
 
 def is_alive(step: StepFolder, owner: LeaseOwner, watch_s: float = WATCH_S) -> bool:
-    """Whether a holder is at work: by its process on its own machine, else by its heartbeat, watched for a while."""
-    if is_here(owner):
+    """Whether an owner is at work: by its process on its own machine, else by its heartbeat, watched for a while."""
+    if is_on_this_machine(owner):
         return process_start(owner.pid) == owner.started
     first = read_heartbeat(step)
     end = time.monotonic() + watch_s
@@ -137,29 +137,23 @@ def is_alive(step: StepFolder, owner: LeaseOwner, watch_s: float = WATCH_S) -> b
     return False
 
 
-def process_start(pid: int) -> int | None:
-    """When a living process started, in ticks since boot (proc(5), field 22 of stat); None for none, or a zombie."""
-    try:
-        state, ticks = stat_of(pid)
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if state in ("Z", "X") else ticks
-
-
 def machine_id() -> str:
+    """The kernel's boot id and the pid namespace: where both are the same, process ids mean the same."""
     return f"{boot_id()} {Path('/proc/self/ns/pid').readlink()}"
 
 
-def is_here(owner: LeaseOwner) -> bool:
+def is_on_this_machine(owner: LeaseOwner) -> bool:
+    """Whether the owner's process can be looked for from here."""
     return (owner.host, owner.machine) == (socket.gethostname(), machine_id())
 
 
 def is_later(other: LeaseOwner, own: LeaseOwner) -> bool:
+    """Whether the other one is a later life of one's own job."""
     return other.is_same_job(own) and other.restart > own.restart
 
 
-def who_ended(step: StepFolder) -> LeaseOwner | None:
-    """The job that wrote ``result.json``, as far as it says."""
+def last_writer(step: StepFolder) -> LeaseOwner | None:
+    """The job that wrote ``result.json``, as far as that says; None without a readable one."""
     try:
         result = step.read_result()
     except ResultError:
@@ -179,6 +173,7 @@ def who_ended(step: StepFolder) -> LeaseOwner | None:
 
 
 def read_heartbeat(step: StepFolder) -> str:
+    """What the owner wrote last: its token and a number; empty where there is nothing."""
     try:
         return heartbeat_path(step).read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:

@@ -18,6 +18,7 @@ from segdist.run.folder import StepFolder
 from segdist.run.lease import Lease
 from segdist.runtime.collectives import Collectives
 from segdist.system.cpu import Cpu, read_cpu
+from segdist.system.plural import count_noun
 from segdist.system.ranks import Ranks
 from segdist.system.signals import StopFlag
 
@@ -163,12 +164,7 @@ def open_rank_context(
         ranks, runtime.collectives, runtime.interface, runtime.timeout, runtime.rendezvous_timeout
     )
     context = RankContext(ranks, cores, read_cpu(), collectives, step, runtime, StopFlag() if stop is None else stop)
-    context.log(
-        f"{context.cpu.model}, {context.cpu.isa}; {_count(ranks.world, 'rank')}, {_count(len(cores), 'thread')} each"
-    )
+    size = f"{count_noun(ranks.world, 'rank')}, {count_noun(len(cores), 'thread')} each"
+    context.log(f"{context.cpu.model}, {context.cpu.isa}; {size}")
     context.record_choice("collectives", f"{collectives.backend} ({collectives.reason})")
     return context
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

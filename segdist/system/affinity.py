@@ -6,15 +6,9 @@ Importing this module loads nothing heavy: thread counts must be in the environm
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, MutableMapping, Sequence
 
-ReadText = Callable[[str], str]
-
-
-def read_text(path: str) -> str:
-    """The text of a file under /proc or /sys."""
-    return Path(path).read_text(encoding="ascii", errors="replace")
+from segdist.system.procfs import ReadText, read_text
 
 
 def physical_cores(allowed: Iterable[int], read: ReadText = read_text) -> list[int]:
@@ -34,8 +28,8 @@ def physical_cores(allowed: Iterable[int], read: ReadText = read_text) -> list[i
     return [seen[key] for key in sorted(seen, key=lambda key: (key[0], seen[key]))]
 
 
-def share(cores: Sequence[int], index: int, count: int) -> list[int]:
-    """The part of ``cores`` that belongs to rank ``index`` of ``count``.
+def core_slice(cores: Sequence[int], index: int, count: int) -> list[int]:
+    """The part of ``cores`` that belongs to rank (or node) ``index`` of ``count``.
 
     Parts are contiguous, disjoint and differ by one core at the most. With more ranks than cores, neighbouring ranks
     have one core together: nobody gets none, and nobody gets two.
@@ -55,20 +49,20 @@ def thread_environment(threads: int) -> dict[str, str]:
     }
 
 
-def claim_cores(
+def pin_cores(
     local_rank: int, local_world: int, threads: int, environ: MutableMapping[str, str] = os.environ
 ) -> list[int]:
-    """Pin this process to its share of the node's cores and set its thread counts; call it before importing torch.
+    """Pin this process to its part of the node's cores and set its thread counts; call it before importing torch.
 
     Args:
         local_rank: this rank's number on the node.
         local_world: ranks on the node.
-        threads: threads to use, or 0 for one a core of the share; never more than the share.
+        threads: threads to use, or 0 for one for each of its cores; never more than those.
 
     Returns:
         the cores used.
     """
-    own = share(physical_cores(os.sched_getaffinity(0)), local_rank, local_world)
+    own = core_slice(physical_cores(os.sched_getaffinity(0)), local_rank, local_world)
     if threads:
         own = own[:threads]
     os.sched_setaffinity(0, own)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segdist.system.affinity import ReadText, read_text
+from segdist.system.procfs import ReadText, read_text
 
 _LEVELS = (
     ("AMX", {"amx_tile", "amx_int8", "amx_bf16"}),

@@ -1,7 +1,6 @@
-"""What Linux says about processes, and the one thing that it does for us: a signal when the parent dies.
+"""Files of the kernel, what they say about processes, and the one thing it does for us: a signal when the parent dies.
 
-Only the standard library is imported here: the launcher, the fence and the jobs' commands use it. The agent of a node
-is a program of one file, and has its own copy of the last lines.
+Only the standard library is imported here: the launcher, the agent of a node, the lease and the jobs' commands use it.
 """
 
 from __future__ import annotations
@@ -12,6 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+ReadText = Callable[[str], str]
+"""What reads a file by its path; a test gives the files of another machine."""
+
+
+def read_text(path: str) -> str:
+    """The text of a file of the kernel's or the scheduler's, which is ASCII."""
+    return Path(path).read_text(encoding="ascii", errors="replace")
 
 
 def boot_id() -> str:
@@ -28,6 +35,18 @@ def stat_of(pid: int) -> tuple[str, int]:
     text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     fields = text.rpartition(")")[2].split()
     return fields[0], int(fields[19])
+
+
+def process_start(pid: int) -> int | None:
+    """When a living process started, in ticks since boot (proc(5), field 22 of stat); None for none, or a zombie.
+
+    Pids are used again, but not by a process that started at the same clock tick.
+    """
+    try:
+        state, ticks = stat_of(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if state in ("Z", "X") else ticks
 
 
 def end_with_parent(parent: int, number: int) -> Callable[[], None]:

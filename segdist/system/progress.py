@@ -21,20 +21,20 @@ class Progress:
 
     def __init__(
         self,
-        what: str,
+        desc: str,
         total: int,
         shown: bool,
         stream: TextIO | None = None,
         report: Callable[[int, str, float], None] | None = None,
     ) -> None:
-        self.what = what
+        self.desc = desc
         self.total = total
         self.shown = shown
         self.done = 0
         self._report = report
         self._stream = stream or sys.stdout
         self._start = self._last = time.monotonic()
-        self._bar = tqdm(total=total, desc=what, file=self._stream) if shown and self._stream.isatty() else None
+        self._bar = tqdm(total=total, desc=desc, file=self._stream) if shown and self._stream.isatty() else None
 
     def __enter__(self) -> Progress:
         return self
@@ -45,10 +45,10 @@ class Progress:
 
     def step(self, note: str = "") -> None:
         """One more is done; ``note`` is shown behind the count."""
-        self.to(self.done + 1, note)
+        self.update_to(self.done + 1, note)
 
-    def to(self, done: int, note: str = "") -> None:
-        """``done`` of them are done."""
+    def update_to(self, done: int, note: str = "") -> None:
+        """``done`` of them are done; ``note`` is shown behind the count."""
         if self._bar is not None:
             self._bar.update(done - self.done)
             self._bar.set_postfix_str(note, refresh=False)
@@ -63,7 +63,7 @@ class Progress:
         if self._bar is None:
             left = each * (self.total - done)
             print(
-                f"{self.what}: {done}/{self.total}{', ' + note if note else ''}, {each:.2f} s each, {left:.0f} s left",
+                f"{self.desc}: {done}/{self.total}{', ' + note if note else ''}, {each:.2f} s each, {left:.0f} s left",
                 file=self._stream,
                 flush=True,
             )

@@ -1,7 +1,7 @@
 """Signals that ask a training to stop: they set a flag, and the ranks agree on the step at which they stop.
 
-A thread reads them from a pipe into which the interpreter writes (``signal.set_wakeup_fd``), so they are seen at once
-also while the main thread waits inside a collective operation.
+A thread reads them from a pipe (:mod:`segdist.system.signal_pipe`), so they are seen at once also while the main
+thread waits inside a collective operation.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import threading
-from types import FrameType
+
+from segdist.system.signal_pipe import open_signal_pipe
 
 STOPPING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
@@ -30,21 +31,17 @@ class StopFlag:
 
     def install(self) -> StopFlag:
         """Take the signals over; from the main thread, once."""
-        reader, writer = os.pipe()
-        os.set_blocking(writer, False)
-        for number in STOPPING:
-            signal.signal(number, _noted)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        reader = open_signal_pipe(STOPPING)
         threading.Thread(target=self._read, args=(reader,), name="signals", daemon=True).start()
         return self
 
     def _read(self, reader: int) -> None:
         while numbers := os.read(reader, 512):
             for number in numbers:
-                self.note(number)
+                self.handle(number)
 
-    def note(self, number: int) -> None:
-        """A signal has come."""
+    def handle(self, number: int) -> None:
+        """Set the flag for a signal that asks to stop; the first one is kept."""
         if number not in STOPPING:
             return
         if number == signal.SIGINT:
@@ -66,7 +63,3 @@ def leave_signals_to_the_rank(_worker: int = 0) -> None:
     signal.set_wakeup_fd(-1)
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
-
-
-def _noted(number: int, frame: FrameType | None) -> None:
-    """A handler has to be there for the pipe to be written to."""

@@ -33,6 +33,6 @@ def open_split(context: RankContext, dataset: DatasetConfig, root: str, split: s
     own = [samples[index] for index in shard(len(samples), context.ranks)]
     full = dataset.check == "full"
     with Progress(f"checking {split}", len(own), context.is_rank0) as progress:
-        findings = check_samples(own, full, len(context.cores), progress.to)
+        findings = check_samples(own, full, len(context.cores), progress.update_to)
     summarize(context.collectives.gather(findings), samples[0], full)
     return WholeImages(samples, labels)

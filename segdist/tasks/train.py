@@ -167,7 +167,7 @@ def train_epoch(
     what = f"epoch {position.epoch + 1}/{train_step.cfg.epochs}"
     report = context.report_progress(position.epoch, len(sampler), train_step.cfg.epochs)
     with Progress(what, len(sampler), context.is_rank0, report=report) as progress:
-        progress.to(position.batch)
+        progress.update_to(position.batch)
         start = time.monotonic() - position.seconds
         batches = iter(loader)
         for batch in range(position.batch, len(sampler)):

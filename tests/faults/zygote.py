@@ -64,13 +64,13 @@ def signal_self(name):
 def stop_self(name):
     """Send a signal to this rank, and go on once it has been taken note of."""
     noted = threading.Event()
-    original = StopFlag.note
+    original = StopFlag.handle
 
-    def note(flag, number):
+    def handle(flag, number):
         original(flag, number)
         noted.set()
 
-    StopFlag.note = note
+    StopFlag.handle = handle
 
     def act():
         os.kill(os.getpid(), getattr(signal, name))

@@ -6,8 +6,8 @@ import pytest
 
 from segdist.config import ConfigError
 from segdist.launch.allocation import THIS_MACHINE, Allocation, expand_hosts, slurm_allocation
-from segdist.launch.plan import choose_master_port, find_allocation, plan_ranks
-from segdist.launch.srun import failures, srun_command
+from segdist.launch.plan import RankLayout, choose_master_port, detect_allocation, plan_ranks
+from segdist.launch.srun import parse_task_ends, srun_command
 from segdist.run.folder import RunFolder
 
 BATCH = {
@@ -44,7 +44,7 @@ def test_a_batch_script_finds_its_job_nodes_and_ranks_per_node() -> None:
     assert slurm_allocation(BATCH) == Allocation("slurm", "2287208", 0, ("n1", "n2"), 3)
     assert slurm_allocation({**BATCH, "SLURM_RESTART_COUNT": "2"}).restarts == 2
     assert slurm_allocation({}) is None
-    assert find_allocation({}) == THIS_MACHINE
+    assert detect_allocation({}) == THIS_MACHINE
 
 
 def test_an_array_element_is_called_as_squeue_calls_it() -> None:
@@ -67,13 +67,13 @@ def test_two_jobs_have_two_ports_outside_the_kernels_own_range() -> None:
 
 def test_a_launcher_started_by_srun_in_every_task_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"SLURM_STEP_NUM_TASKS=4: srun has started the launcher 4 times"):
-        find_allocation({**BATCH, "SLURM_STEP_NUM_TASKS": "4"})
+        detect_allocation({**BATCH, "SLURM_STEP_NUM_TASKS": "4"})
 
 
 def test_the_ranks_of_a_slurm_job_are_the_tasks_of_one_srun(tmp_path) -> None:
     allocation = slurm_allocation(BATCH)
     step = RunFolder(tmp_path / "50% off").step("train")
-    specs = plan_ranks(2, 3, ("train", "--run", "r"), step, (0,), allocation.port, ("python",), allocation)
+    specs = plan_ranks(RankLayout(2, 3), ("python", "train", "--run", "r"), step, (0,), allocation.port, allocation)
     command = srun_command(specs)
     assert command[:4] == ["srun", "--nodes=2", "--ntasks=6", "--ntasks-per-node=3"]
     assert command[-4:] == ["python", "train", "--run", "r"]
@@ -82,14 +82,14 @@ def test_the_ranks_of_a_slurm_job_are_the_tasks_of_one_srun(tmp_path) -> None:
     assert specs[4].environment["SEGDIST_JOB_ID"] == "2287208"
     assert (specs[4].ranks.node, specs[4].ranks.local_rank) == (1, 1)
     with pytest.raises(ConfigError, match=r"--nodes 3: job 2287208 has 2 \(n1, n2\)"):
-        plan_ranks(3, 1, (), step, (0,), 1, ("python",), allocation)
+        plan_ranks(RankLayout(3, 1), ("python",), step, (0,), 1, allocation)
 
 
 def test_sruns_lines_name_the_ranks_that_failed_and_how(tmp_path) -> None:
-    specs = plan_ranks(1, 5, (), RunFolder(tmp_path).step("train"), (0,), 1)
+    specs = plan_ranks(RankLayout(1, 5), (), RunFolder(tmp_path).step("train"), (0,), 1)
 
     def read(line: str) -> list[tuple[int, int, int | None]]:
-        return [(end.spec.rank, end.exit_code, end.signal) for end in failures(line, specs)]
+        return [(end.spec.rank, end.exit_code, end.signal) for end in parse_task_ends(line, specs)]
 
     assert read("srun: error: n2: task 1: Exited with exit code 7") == [(1, 7, None)]
     assert read("srun: error: n2: tasks 0,3-4: Killed") == [(0, 0, 9), (3, 0, 9), (4, 0, 9)]

@@ -9,8 +9,8 @@ import pytest
 
 from segdist.config import ConfigError
 from segdist.launch.allocation import THIS_MACHINE, Allocation
-from segdist.launch.pbs_job import alarm, pbs_allocation, save_in_time, seconds_to_save, short_id
-from segdist.launch.plan import find_allocation, plan_ranks, starter_for
+from segdist.launch.pbs_job import call_later, pbs_allocation, save_before_job_end, seconds_to_save, short_id
+from segdist.launch.plan import RankLayout, detect_allocation, plan_ranks, resolve_starter
 from segdist.run.folder import RunFolder
 
 JOB = {"PBS_JOBID": "2.pbshead", "PBS_NODEFILE": "/var/spool/pbs/aux/2.pbshead"}
@@ -50,7 +50,7 @@ def test_a_node_without_the_node_file_is_told_where_to_start() -> None:
 
 def test_ranks_on_other_machines_choose_their_cores_there() -> None:
     step = RunFolder("run").step("train")
-    specs = plan_ranks(2, 2, [], step, [0, 1], 9, ("rank",), Allocation("pbs", "2", 1, ("n3", "n1"), 2))
+    specs = plan_ranks(RankLayout(2, 2), ["rank"], step, [0, 1], 9, Allocation("pbs", "2", 1, ("n3", "n1"), 2))
     assert [spec.ranks.node for spec in specs] == [0, 0, 1, 1]
     assert {spec.cores for spec in specs} == {()}
     assert specs[3].environment["MASTER_ADDR"] == "n3"
@@ -59,19 +59,19 @@ def test_ranks_on_other_machines_choose_their_cores_there() -> None:
 
 
 def test_one_node_needs_no_starter() -> None:
-    assert starter_for("auto", Allocation("pbs", "2", 0, ("n1",), 2), 1, {}) == "local"
-    assert starter_for("auto", THIS_MACHINE, 2, {}) == "local", "two groups of processes of this machine"
-    assert starter_for("auto", Allocation("slurm", "2", 0, ("n1", "n2")), 2, {}) == "srun"
+    assert resolve_starter("auto", Allocation("pbs", "2", 0, ("n1",), 2), 1, {})[0] == "local"
+    assert resolve_starter("auto", THIS_MACHINE, 2, {})[0] == "local", "two groups of processes of this machine"
+    assert resolve_starter("auto", Allocation("slurm", "2", 0, ("n1", "n2")), 2, {})[0] == "srun"
     with pytest.raises(ConfigError, match="--starter ssh: needs the nodes of a job around it"):
-        starter_for("ssh", THIS_MACHINE, 2, {})
+        resolve_starter("ssh", THIS_MACHINE, 2, {})
     with pytest.raises(ConfigError, match="--starter rsh: is not known"):
-        starter_for("rsh", Allocation("pbs", "2", 0, ("n1", "n2"), 2), 2, {})
+        resolve_starter("rsh", Allocation("pbs", "2", 0, ("n1", "n2"), 2), 2, {})
 
 
 def test_a_pbs_job_is_found(tmp_path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "nodes").write_text("n1\nn2\n")
     environ = {"PBS_JOBID": "2.pbshead", "PBS_NODEFILE": str(tmp_path / "nodes")}
-    assert find_allocation(environ).hosts == ("n1", "n2")
+    assert detect_allocation(environ).hosts == ("n1", "n2")
 
 
 def test_saving_begins_the_margin_before_the_end() -> None:
@@ -86,7 +86,7 @@ def test_the_launcher_is_sent_usr1_in_time() -> None:
     came = threading.Event()
     earlier = signal.signal(signal.SIGUSR1, lambda *_: came.set())
     try:
-        with save_in_time({"SEGDIST_JOB_END": "100", "SEGDIST_SAVE_MARGIN": "40"}, lambda: 59.99):
+        with save_before_job_end({"SEGDIST_JOB_END": "100", "SEGDIST_SAVE_MARGIN": "40"}, lambda: 59.99):
             assert came.wait(10)
     finally:
         signal.signal(signal.SIGUSR1, earlier)
@@ -94,6 +94,6 @@ def test_the_launcher_is_sent_usr1_in_time() -> None:
 
 def test_no_alarm_rings_after_the_end() -> None:
     rung = threading.Event()
-    with alarm(0.05, rung.set):
+    with call_later(0.05, rung.set):
         pass
     assert not rung.wait(0.2)

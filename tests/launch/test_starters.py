@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from segdist.config import ConfigError
-from segdist.launch.starters import choose_starter, mpi_kind, start_commands
+from segdist.launch.starters import choose_starter, mpi_kind, mpirun_command, start_commands
 
 JOB = {"PBS_JOBID": "2.pbshead"}
 AGENT = ("/venv/bin/python", "/x y/agent.py", "/run $1/talk")
@@ -20,7 +20,7 @@ def test_the_first_starter_that_can_work_here_is_taken() -> None:
     assert choose_starter("auto", JOB, on_path("pbsdsh", "pbs_tmrsh", "ssh"))[0] == "pbs_tmrsh"
     assert choose_starter("auto", JOB, on_path("pbsdsh", "mpirun", "ssh"))[0] == "pbsdsh", "Torque has no pbs_tmrsh"
     assert choose_starter("auto", {}, on_path("pbsdsh", "mpirun"))[0] == "mpirun", "outside a job pbsdsh cannot work"
-    assert choose_starter("auto", JOB, on_path("pbsdsh", "ssh"), order=("ssh", "pbsdsh"))[0] == "ssh"
+    assert choose_starter("ssh,pbsdsh", JOB, on_path("pbsdsh", "ssh"))[0] == "ssh"
 
 
 def test_a_starter_that_is_asked_for_and_absent_is_refused() -> None:
@@ -58,7 +58,7 @@ def test_only_ssh_goes_through_a_shell_and_only_its_command_is_quoted() -> None:
     ],
 )
 def test_mpirun_starts_one_agent_on_each_node(version: str, options: tuple[str, ...]) -> None:
-    (start,) = start_commands("mpirun", ["n1", "n2"], [0, 1], AGENT, "hosts", on_path("mpirun"), lambda _: version)
+    start = mpirun_command([0, 1], AGENT, "hosts", on_path("mpirun"), lambda _: version)
     assert start.nodes == (0, 1)
     assert start.argv[0] == "/opt/mpirun"
     assert start.argv[1 : 1 + len(options)] == options

@@ -1,4 +1,4 @@
-"""Who may write to a step: one claim at a time, a later life of a job before an earlier, the living before all."""
+"""Who may write to a step: one lease at a time, a later life of a job before an earlier, the living before all."""
 
 import dataclasses
 import os
@@ -18,11 +18,11 @@ from segdist.run.lease_owner import (
     identity,
     other_owner,
     owner_path,
-    process_start,
     read_owner,
     superseded,
 )
 from segdist.run.result import Result, job_of
+from segdist.system.procfs import process_start
 
 JOB = {"SEGDIST_JOB_CLUSTER": "slurm", "SEGDIST_JOB_ID": "12"}
 
@@ -36,12 +36,12 @@ def step(tmp_path):
     return RunFolder(tmp_path).step("train")
 
 
-def put(step, holder):
-    write_json(owner_path(step), dataclasses.asdict(holder))
+def put(step, owner):
+    write_json(owner_path(step), dataclasses.asdict(owner))
 
 
 def elsewhere(**changes):
-    """A holder on another machine."""
+    """An owner on another machine."""
     return dataclasses.replace(identity(JOB), host="n3", machine="another boot", job="11", **changes)
 
 
@@ -52,11 +52,11 @@ def dead_process():
     return process.pid, started
 
 
-def test_a_claim_names_job_host_and_process_and_is_gone_after_its_release(step):
+def test_a_lease_names_job_host_and_process_and_is_gone_after_its_release(step):
     held = acquire(step, restarted(1))
-    holder = read_owner(step)
-    assert (holder.cluster, holder.job, holder.restart, holder.pid) == ("slurm", "12", 1, os.getpid())
-    assert str(holder) == f"job 12 of slurm (restart 1) on {holder.host}, pid {os.getpid()}"
+    owner = read_owner(step)
+    assert (owner.cluster, owner.job, owner.restart, owner.pid) == ("slurm", "12", 1, os.getpid())
+    assert str(owner) == f"job 12 of slurm (restart 1) on {owner.host}, pid {os.getpid()}"
     held.check()
     held.release()
     assert list(step.path.iterdir()) == []
@@ -87,7 +87,7 @@ def test_an_earlier_life_is_refused_while_the_later_one_runs_and_after_it_has_en
         acquire(step, restarted(1))
 
 
-def test_another_job_is_refused_while_the_holder_is_alive_and_told_who_it_is(step):
+def test_another_job_is_refused_while_the_owner_is_alive_and_told_who_it_is(step):
     held = acquire(step, JOB)
     for other in ({**JOB, "SEGDIST_JOB_ID": "13"}, {}, JOB):
         with pytest.raises(
@@ -98,7 +98,7 @@ def test_another_job_is_refused_while_the_holder_is_alive_and_told_who_it_is(ste
     held.release()
 
 
-def test_a_holder_whose_process_is_gone_is_replaced_at_once(step):
+def test_an_owner_whose_process_is_gone_is_replaced_at_once(step):
     pid, started = dead_process()
     put(step, dataclasses.replace(identity(JOB), pid=pid, started=started))
     said = []
@@ -117,18 +117,18 @@ def test_a_zombie_is_dead():
         assert process_start(process.pid) is None
 
 
-def test_a_holder_on_another_machine_is_alive_while_its_heartbeat_changes(step, monkeypatch):
+def test_an_owner_on_another_machine_is_alive_while_its_heartbeat_changes(step, monkeypatch):
     monkeypatch.setattr(lease, "HEARTBEAT_S", 0.02)
     far = elsewhere()
     put(step, far)
-    beating = lease.Lease(step, far)
-    beating.start()
+    alive = lease.Lease(step, far)
+    alive.start()
     with pytest.raises(LeaseHeld, match=r"job 11 of slurm \(restart 0\) on n3"):
         acquire(step, {}, watch_s=5)
-    beating.release()
+    alive.release()
 
 
-def test_a_holder_on_another_machine_whose_heartbeat_stands_still_is_replaced(step):
+def test_an_owner_on_another_machine_whose_heartbeat_stands_still_is_replaced(step):
     put(step, elsewhere())
     heartbeat_path(step).write_text("0123 7\n")
     said = []
@@ -137,7 +137,7 @@ def test_a_holder_on_another_machine_whose_heartbeat_stands_still_is_replaced(st
     assert "taken over from job 11" in said[1]
 
 
-def test_the_heartbeat_finds_that_the_claim_is_lost(step, monkeypatch):
+def test_the_heartbeat_finds_that_the_lease_is_lost(step, monkeypatch):
     monkeypatch.setattr(lease, "HEARTBEAT_S", 0.02)
     held = acquire(step, JOB)
     put(step, elsewhere())
@@ -146,7 +146,7 @@ def test_the_heartbeat_finds_that_the_claim_is_lost(step, monkeypatch):
     assert read_owner(step).job == "11"
 
 
-def test_a_claim_that_was_away_for_a_while_counts_no_more(step):
+def test_a_lease_that_was_away_for_a_while_counts_no_more(step):
     held = acquire(step, JOB)
     text = owner_path(step).read_text()
     owner_path(step).unlink()
@@ -169,7 +169,7 @@ def test_who_prepares_a_job_is_refused_while_another_works_there(step):
     require_free(step, {})
 
 
-def test_a_holder_file_that_was_removed_stops_its_holder(step):
+def test_a_holder_file_that_was_removed_stops_its_owner(step):
     held = acquire(step, JOB)
     owner_path(step).unlink()
     with pytest.raises(LeaseLost, match=r"has lost its holder.json"):
@@ -177,7 +177,7 @@ def test_a_holder_file_that_was_removed_stops_its_holder(step):
     held.release()
 
 
-def test_of_many_that_claim_at_the_same_moment_one_gets_it(step):
+def test_of_many_that_acquire_at_the_same_moment_one_gets_it(step):
     outcomes = []
     ready = threading.Barrier(8)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segdist.system.affinity import physical_cores, share
+from segdist.system.affinity import core_slice, physical_cores
 
 
 def sysfs(layout):
@@ -36,7 +36,7 @@ def test_where_the_kernel_does_not_say_every_cpu_is_a_core():
 
 @given(st.integers(1, 128), st.integers(1, 64))
 def test_shares_are_disjoint_and_even_where_there_are_enough_cores(cores, ranks):
-    parts = [share(range(cores), rank, ranks) for rank in range(ranks)]
+    parts = [core_slice(range(cores), rank, ranks) for rank in range(ranks)]
     assert all(parts)
     if cores >= ranks:
         assert [core for part in parts for core in part] == list(range(cores))
@@ -50,8 +50,8 @@ def test_a_rank_is_pinned_and_never_has_more_threads_than_its_cores(wanted, expe
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs 2 cores")
     code = (
-        "import os; from segdist.system.affinity import claim_cores\n"
-        f"os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2]); cores = claim_cores(0, 1, {wanted})\n"
+        "import os; from segdist.system.affinity import pin_cores\n"
+        f"os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2]); cores = pin_cores(0, 1, {wanted})\n"
         "assert set(cores) == os.sched_getaffinity(0)\n"
         "import torch; print(torch.get_num_threads(), os.environ['MKL_NUM_THREADS'], len(cores))"
     )
@@ -62,8 +62,8 @@ def test_a_rank_is_pinned_and_never_has_more_threads_than_its_cores(wanted, expe
 @pytest.mark.parametrize(("own", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
 def test_threads_wait_asleep_unless_the_user_says_otherwise(own, expected):
     code = (
-        "import sys; from segdist.system.affinity import claim_cores; environ = eval(sys.argv[1])\n"
-        "claim_cores(0, 1, 1, environ); print(environ['OMP_WAIT_POLICY'], environ['OMP_NUM_THREADS'])"
+        "import sys; from segdist.system.affinity import pin_cores; environ = eval(sys.argv[1])\n"
+        "pin_cores(0, 1, 1, environ); print(environ['OMP_WAIT_POLICY'], environ['OMP_NUM_THREADS'])"
     )
     done = subprocess.run([sys.executable, "-c", code, repr(own)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [expected, "1"]

@@ -1,0 +1,31 @@
+"""Signals arrive as bytes in a pipe, and all is as before when the block has ended."""
+
+import os
+import select
+import signal
+from pathlib import Path
+
+from segdist.system.signal_pipe import signal_pipe
+
+NUMBERS = (signal.SIGUSR1, signal.SIGUSR2)
+
+
+def test_each_signal_is_a_byte_in_the_pipe() -> None:
+    with signal_pipe(NUMBERS) as reader:
+        for number in NUMBERS:
+            os.kill(os.getpid(), number)
+            assert select.select([reader], [], [], 10)[0]
+            assert os.read(reader, 16) == bytes([number])
+
+
+def test_handlers_descriptors_and_an_outer_pipe_are_as_before_after_the_block() -> None:
+    handlers = [signal.getsignal(number) for number in NUMBERS]
+    with signal_pipe(NUMBERS) as outer:
+        descriptors = sorted(Path("/proc/self/fd").iterdir())
+        with signal_pipe(NUMBERS):
+            pass
+        assert sorted(Path("/proc/self/fd").iterdir()) == descriptors
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert select.select([outer], [], [], 10)[0]
+    assert [signal.getsignal(number) for number in NUMBERS] == handlers
+    assert signal.set_wakeup_fd(-1) == -1
