@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LONGEST = 2048
+MAX_SIDE = 2048
 """A picture without ``--size`` is shown to the net with no side longer than this (pixels)."""
 
 
@@ -98,7 +98,7 @@ def predict(config: PredictConfig) -> list[Path]:
     written: list[Path] = []
     for picture in pictures:
         image = read_picture(picture)
-        size = mode.size or fitting(image.shape[0], image.shape[1])
+        size = mode.size or largest_size(image.shape[0], image.shape[1])
         with torch.inference_mode():
             inputs = to_input(torch.from_numpy(image)[None])
             logits = replace(mode, size=size).predict(model.net, inputs, (image.shape[0], image.shape[1]))
@@ -138,9 +138,9 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         raise ConfigError(f"{path}: cannot be read as a picture ({reason}); give a JPEG, PNG or the like") from error
 
 
-def fitting(height: int, width: int) -> tuple[int, int]:
-    """The size itself, or the largest one of its shape with no side above :data:`LONGEST`."""
-    factor = min(1.0, LONGEST / max(height, width))
+def largest_size(height: int, width: int) -> tuple[int, int]:
+    """The size itself, or the largest one of its shape with no side above :data:`MAX_SIDE`."""
+    factor = min(1.0, MAX_SIDE / max(height, width))
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 

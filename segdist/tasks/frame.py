@@ -110,7 +110,7 @@ def _end_of(failure: Exception, context: RankContext | None) -> _End:
         if isinstance(failure, Rank0Failed):
             watchdog.acknowledge()
         elif not isinstance(failure, GoalMissed):
-            watchdog.tell(end.error or "")
+            watchdog.report_failure(end.error or "")
     return end
 
 

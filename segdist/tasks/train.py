@@ -20,7 +20,7 @@ from segdist.evaluation.scoring import Score, score_images
 from segdist.evaluation.tta import InferenceMode
 from segdist.models.aux_head import AuxHeadNet, without_aux_head
 from segdist.models.build import build_net, count_parameters
-from segdist.models.init_weights import load_initial
+from segdist.models.init_weights import load_init_weights
 from segdist.models.model_file import ModelInfo
 from segdist.runtime.ipex import Ipex, load_ipex
 from segdist.runtime.precision import Precision, choose_precision, wants_bf16
@@ -94,7 +94,7 @@ def create_net(context: RankContext, config: TrainConfig, labels: LabelSet) -> t
     net = build_net(config.net.model, len(labels), config.net.width)
     info = ModelInfo(config.net.model, config.net.width, labels, count_parameters(net))
     if config.net.init is not None:
-        for line in load_initial(net, *config.net.init).lines():
+        for line in load_init_weights(net, *config.net.init).lines():
             context.log(line)
     if config.training.aux_weight > 0:
         net = AuxHeadNet(net, len(labels))

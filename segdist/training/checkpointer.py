@@ -1,4 +1,4 @@
-"""What a training writes, and what it goes on from: checkpoints, rows, the best model."""
+"""Saves a training and resumes it: checkpoints, rows of metrics, the best model."""
 
 from __future__ import annotations
 
