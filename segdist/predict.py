@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LONGEST = 2048
+MAX_SIDE = 2048
 """A picture without ``--size`` is shown to the net with no side longer than this (pixels)."""
 
 
@@ -81,8 +81,8 @@ def predict(config: PredictConfig) -> list[Path]:
     import torch
 
     from segdist.data.labels import LabelSet
-    from segdist.evaluation.cityscapes_export import LabelIds
-    from segdist.evaluation.overlays import blend, png
+    from segdist.evaluation.cityscapes_export import LabelIdEncoder
+    from segdist.evaluation.overlays import blend, encode_png
     from segdist.evaluation.tta import InferenceMode
     from segdist.models.forward import to_input
     from segdist.models.load import load_model_file
@@ -94,18 +94,19 @@ def predict(config: PredictConfig) -> list[Path]:
 
     model = load_model_file(Path(config.model))
     labels = model.info.labels
-    view = InferenceMode.of(config, config.size)
+    mode = InferenceMode.from_config(config, config.size)
     written: list[Path] = []
     for picture in pictures:
         image = read_picture(picture)
-        size = view.size or fitting(image.shape[0], image.shape[1])
+        size = mode.size or largest_size(image.shape[0], image.shape[1])
         with torch.inference_mode():
             inputs = to_input(torch.from_numpy(image)[None])
-            logits = replace(view, size=size).predict(model.net, inputs, (image.shape[0], image.shape[1]))
+            logits = replace(mode, size=size).predict(model.net, inputs, (image.shape[0], image.shape[1]))
             ids = logits[0].max(0).indices.to(torch.uint8).numpy()
-        files = {Path(config.out) / f"{picture.stem}_overlay.png": png(blend(image, ids, labels, config.opacity))}
+        overlay = encode_png(blend(image, ids, labels, config.opacity))
+        files = {Path(config.out) / f"{picture.stem}_overlay.png": overlay}
         if config.label_ids:
-            files[Path(config.out) / f"{picture.stem}_labelIds.png"] = LabelIds(labels).png(ids)
+            files[Path(config.out) / f"{picture.stem}_labelIds.png"] = LabelIdEncoder(labels).encode_png(ids)
         for path, data in files.items():
             write_atomic(path, data)
             print(f"{path}: {covers(ids, labels)}" if path.stem.endswith("_overlay") else path)
@@ -137,9 +138,9 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         raise ConfigError(f"{path}: cannot be read as a picture ({reason}); give a JPEG, PNG or the like") from error
 
 
-def fitting(height: int, width: int) -> tuple[int, int]:
-    """The size itself, or the largest one of its shape with no side above :data:`LONGEST`."""
-    factor = min(1.0, LONGEST / max(height, width))
+def largest_size(height: int, width: int) -> tuple[int, int]:
+    """The size itself, or the largest one of its shape with no side above :data:`MAX_SIDE`."""
+    factor = min(1.0, MAX_SIDE / max(height, width))
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 

@@ -13,7 +13,7 @@ from segdist.data.labels import LABEL_IDS, load_label_set
 from segdist.models.build import build_net, count_parameters
 from segdist.models.int8_file import save_int8
 from segdist.models.model_file import ModelInfo, save_model
-from segdist.predict import LONGEST, PredictConfig, fitting, predict, read_picture
+from segdist.predict import MAX_SIDE, PredictConfig, largest_size, predict, read_picture
 
 LABELS = load_label_set("street13")
 
@@ -129,6 +129,6 @@ def test_pictures_of_every_kind_are_read_upright_and_as_rgb(tmp_path: Path) -> N
 
 
 def test_large_pictures_are_shown_to_the_net_smaller() -> None:
-    assert fitting(1024, 2048) == (1024, 2048)
-    assert fitting(3000, 4000) == (1536, LONGEST)
-    assert fitting(1, 100_000) == (1, LONGEST)
+    assert largest_size(1024, 2048) == (1024, 2048)
+    assert largest_size(3000, 4000) == (1536, MAX_SIDE)
+    assert largest_size(1, 100_000) == (1, MAX_SIDE)

@@ -64,7 +64,7 @@ def shard(samples: int, ranks: Ranks) -> range:
     return range(ranks.rank, samples, ranks.world)
 
 
-def spread(total: int, wanted: int) -> list[int]:
-    """``wanted`` indices spread evenly over ``total``, the first one among them; all where there are fewer."""
+def evenly_spaced(total: int, wanted: int) -> list[int]:
+    """``wanted`` indices evenly spaced over ``total``, the first one among them; all where there are fewer."""
     count = min(total, wanted)
-    return [position * total // count for position in range(count)] if count else []
+    return [number * total // count for number in range(count)] if count else []

@@ -15,7 +15,7 @@ SUFFIX = "_pred_labelIds.png"
 """Ends the name of an exported prediction; it begins with ``<city>_<seq>_<frame>``, which is all the evaluator asks."""
 
 
-class LabelIds:
+class LabelIdEncoder:
     """Turns predicted classes into official label ids.
 
     A class of several labels gets the id of its first one: right within the class, and no answer to the official
@@ -32,7 +32,7 @@ class LabelIds:
         self.official = all(len(members) == 1 for members in labels.members)
         self._ids = np.array([LABEL_IDS[members[0]] for members in labels.members], np.uint8)
 
-    def png(self, prediction: NDArray[np.uint8]) -> bytes:
+    def encode_png(self, prediction: NDArray[np.uint8]) -> bytes:
         """The file of one prediction: 8-bit grey PNG of label ids.
 
         Args:

@@ -1,4 +1,4 @@
-"""The confusion matrix, and what is read off it."""
+"""The confusion matrix, and the scores that follow from it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ConfusionMatrix:
         Raises:
             ValueError: for a train id that is neither a class nor :data:`IGNORE`.
         """
-        classes = len(self.matrix)
+        classes = self.classes
         cells = truth.to(torch.int32) * classes + prediction.to(torch.int32)
         counts = torch.bincount(cells.flatten(), minlength=(IGNORE + 1) * classes)  # ignored pixels: the last row
         counted, strange = counts[: classes**2], counts[classes**2 : IGNORE * classes]
@@ -43,6 +43,11 @@ class ConfusionMatrix:
             found = classes + int(strange.nonzero()[0]) // classes
             raise ValueError(f"train id {found}: must be below {classes}, or {IGNORE}; check the label set")
         self.matrix += counted.reshape(classes, classes)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.matrix)
 
     @property
     def pixels(self) -> int:
@@ -61,7 +66,7 @@ class ConfusionMatrix:
 
     def miou(self, absent: Absent = "skip") -> float:
         """Mean IoU; by default over the classes that occur, as cityscapesScripts counts it."""
-        return mean(self.iou(), absent)
+        return mean_iou(self.iou(), absent)
 
     def grouped(self, groups: Sequence[Sequence[int]]) -> ConfusionMatrix:
         """The counts by groups of classes; each class must be in one group."""
@@ -94,7 +99,7 @@ class ConfusionMatrix:
         return found
 
 
-def mean(values: Sequence[float], absent: Absent) -> float:
+def mean_iou(values: Sequence[float], absent: Absent) -> float:
     """The mean of IoUs in which NaN means absent, by the rule ``absent``; NaN where there is nothing to average."""
     present = [value for value in values if not math.isnan(value)]
     if not present or (absent == "nan" and len(present) < len(values)):

@@ -24,32 +24,32 @@ in black and white."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An image that is shown, and why; ``miou`` in [0, 1]."""
+class OverlayImage:
+    """An image of which overlays are written, and why; ``miou`` in [0, 1]."""
 
     index: int
     role: Role
     miou: float
 
 
-def choose(scores: Mapping[int, float], wanted: int) -> list[Shown]:
-    """The worst, median and best images by mIoU, a third of ``wanted`` each (the worst have what is left over).
+def choose_overlay_images(scores: Mapping[int, float], count: int) -> list[OverlayImage]:
+    """The worst, median and best images by mIoU, a third of ``count`` each (the worst have what is left over).
 
     Args:
         scores: mIoU by index; an image without one (NaN) is not chosen.
-        wanted: how many; all where there are fewer.
+        count: how many; all where there are fewer.
     """
     order = sorted((score, index) for index, score in scores.items() if not math.isnan(score))
-    wanted = min(wanted, len(order))
-    best, median = (wanted + 1) // 3, wanted // 3
-    worst = wanted - best - median
+    count = min(count, len(order))
+    best, median = (count + 1) // 3, count // 3
+    worst = count - best - median
     middle = min(max((len(order) - median) // 2, worst), len(order) - best - median)
     parts: list[tuple[Role, list[tuple[float, int]]]] = [
         ("worst", order[:worst]),
         ("median", order[middle : middle + median]),
         ("best", order[len(order) - best :][::-1]),
     ]
-    return [Shown(index, role, score) for role, part in parts for score, index in part]
+    return [OverlayImage(index, role, score) for role, part in parts for score, index in part]
 
 
 def write_overlay(
@@ -72,22 +72,22 @@ def write_overlay(
     """
     pictures = {
         "image": Image.fromarray(image),
-        "truth": label_picture(truth, labels),
-        "prediction": label_picture(prediction, labels),
-        "error": error_picture(truth, prediction),
+        "truth": label_image(truth, labels),
+        "prediction": label_image(prediction, labels),
+        "error": error_map(truth, prediction),
     }
     for kind, picture in pictures.items():
-        write_atomic(folder / f"{stem}_{kind}.png", png(picture))
+        write_atomic(folder / f"{stem}_{kind}.png", encode_png(picture))
 
 
-def png(picture: Image.Image) -> bytes:
+def encode_png(picture: Image.Image) -> bytes:
     """The picture as a small PNG file."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
-def label_picture(ids: NDArray[np.uint8], labels: LabelSet) -> Image.Image:
+def label_image(ids: NDArray[np.uint8], labels: LabelSet) -> Image.Image:
     """Train ids, uint8 ``[H, W]``, in the colours of their classes; a palette picture."""
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(labels)] = labels.colors
@@ -95,7 +95,7 @@ def label_picture(ids: NDArray[np.uint8], labels: LabelSet) -> Image.Image:
     return _with_palette(ids, palette)
 
 
-def error_picture(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> Image.Image:
+def error_map(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> Image.Image:
     """Where a prediction is right, wrong, and not counted, from train ids, uint8 ``[H, W]``; a palette picture."""
     kinds = np.where(truth == IGNORE, 2, truth != prediction).astype(np.uint8)
     return _with_palette(kinds, np.array([RIGHT, WRONG, UNCOUNTED], np.uint8))
@@ -116,4 +116,4 @@ def blend(image: NDArray[np.uint8], ids: NDArray[np.uint8], labels: LabelSet, op
         labels: gives the colours.
         opacity: of the colours, in [0, 1].
     """
-    return Image.blend(Image.fromarray(image), label_picture(ids, labels).convert("RGB"), opacity)
+    return Image.blend(Image.fromarray(image), label_image(ids, labels).convert("RGB"), opacity)

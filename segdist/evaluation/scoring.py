@@ -19,10 +19,10 @@ from segdist.evaluation.tta import InferenceMode
 from segdist.models.forward import Net, to_input, upsampled_rows
 from segdist.runtime.collectives import Collectives
 
-OnImage = Callable[[int, Tensor], None]
-"""Told the index of an image and the predicted class of each of its pixels, uint8 ``[H, W]``."""
+PredictionCallback = Callable[[int, Tensor], None]
+"""Given the index of an image and the predicted class of each of its pixels, uint8 ``[H, W]``."""
 
-PARTS = ("decode_wait", "net", "resize", "count")
+STAGES = ("decode_wait", "net", "resize", "count")
 """Where the time of scoring goes: waiting for the decoder, the net itself, normalizing and resizing its input, and
 upsampling its logits and counting pixels."""
 
@@ -31,88 +31,86 @@ upsampling its logits and counting pixels."""
 class Score:
     """A confusion matrix, the summed cross-entropy over its pixels (nats), and the images counted.
 
-    ``by_image`` has mIoU and pixel accuracy in [0, 1] (NaN where no pixel counts) of each image that THIS rank scored;
-    ``seconds`` says where its time went, by :data:`PARTS`.
+    ``per_image`` has mIoU and pixel accuracy in [0, 1] (NaN where no pixel counts) of each image that THIS rank scored;
+    ``seconds`` says where its time went, by :data:`STAGES`.
     """
 
     confusion: ConfusionMatrix
     loss_sum: float = 0.0
     images: int = 0
-    by_image: dict[int, tuple[float, float]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    per_image: dict[int, tuple[float, float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     @property
     def loss(self) -> float:
         """Mean cross-entropy of a counted pixel; 0 where nothing was counted."""
         return self.loss_sum / max(self.confusion.pixels, 1)
 
-    def sum_over(self, collectives: Collectives) -> None:
-        """Make it the score of all ranks' images, on every rank; ``by_image`` and ``seconds`` stay this rank's own."""
-        collectives.sum(self.confusion.matrix)
-        rest = collectives.sum(torch.tensor([self.loss_sum, float(self.images)], dtype=torch.float64))
+    def all_reduce(self, collectives: Collectives) -> None:
+        """Make it the score of all ranks' images, on every rank; ``per_image`` and ``seconds`` stay this rank's own."""
+        collectives.all_reduce(self.confusion.matrix)
+        rest = collectives.all_reduce(torch.tensor([self.loss_sum, float(self.images)], dtype=torch.float64))
         self.loss_sum, self.images = float(rest[0]), int(rest[1])
 
+    def add(self, index: int, truth: Tensor, prediction: Tensor, loss: float) -> None:
+        """Count one image: train ids and predicted classes, uint8 ``[H, W]``, and its summed loss (nats)."""
+        confusion = ConfusionMatrix(self.confusion.classes)
+        confusion.update(truth, prediction)
+        self.confusion.matrix += confusion.matrix
+        self.per_image[index] = (confusion.miou(), confusion.pixel_accuracy())
+        self.loss_sum += loss
+        self.images += 1
+
     @contextlib.contextmanager
-    def clock(self, part: str) -> Iterator[None]:
-        """Add the time of a block to a part."""
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to a stage."""
         start = time.perf_counter()
         yield
-        self.seconds[part] += time.perf_counter() - start
+        self.seconds[stage] += time.perf_counter() - start
 
 
 def score_images(
     net: Net,
     images: WholeImages,
     indices: Iterable[int],
-    view: InferenceMode | tuple[int, int] | None,
-    classes: int,
-    autocast: contextlib.AbstractContextManager[object] | None = None,
-    on_image: OnImage | None = None,
-    into: Score | None = None,
-) -> Score:
-    """Predict the images of ``indices`` one by one and count at the label's own resolution.
+    mode: InferenceMode,
+    score: Score,
+    on_prediction: PredictionCallback | None = None,
+) -> None:
+    """Predict the images of ``indices`` one by one, and add them to ``score`` at the label's own resolution.
 
-    The next image is decoded meanwhile; no more than these two are in memory.
+    The next image is decoded meanwhile; no more than these two are in memory. For another arithmetic than the net's
+    own, call it within an autocast.
 
     Args:
         net: in eval mode.
         images: the split.
         indices: which of its images.
-        view: how the net sees an image, or just the size at which it does; None is the label's own size.
-        classes: number of classes.
-        autocast: the context of a pass, for example that of bf16.
-        on_image: see :data:`OnImage`.
-        into: count on in this score, and return it.
+        mode: how the net sees an image.
+        score: counts on.
+        on_prediction: see :data:`PredictionCallback`.
     """
-    how = view if isinstance(view, InferenceMode) else InferenceMode(view)
-    score = into or Score(ConfusionMatrix(classes))
 
-    def timed(inputs: Tensor) -> Tensor:
-        with score.clock("net"):
+    def timed_net(inputs: Tensor) -> Tensor:
+        with score.timed("net"):
             return net(inputs)
 
-    with torch.inference_mode(), autocast or contextlib.nullcontext():
-        waiting = time.perf_counter()
+    with torch.inference_mode():
+        waiting_since = time.perf_counter()
         for index, (image, label) in prefetch(images.__getitem__, indices):
-            score.seconds["decode_wait"] += time.perf_counter() - waiting
+            score.seconds["decode_wait"] += time.perf_counter() - waiting_since
             truth = torch.from_numpy(label)
-            inside = score.seconds["net"]
-            with score.clock("resize"):
+            net_before = score.seconds["net"]
+            with score.timed("resize"):
                 inputs = to_input(torch.from_numpy(image)[None])
-                logits = how.predict_coarse(timed, inputs, (truth.shape[0], truth.shape[1]))[0]
-            score.seconds["resize"] -= score.seconds["net"] - inside
-            with score.clock("count"):
+                logits = mode.predict_coarse(timed_net, inputs, (truth.shape[0], truth.shape[1]))[0]
+            score.seconds["resize"] -= score.seconds["net"] - net_before
+            with score.timed("count"):
                 prediction, loss = argmax_and_loss(logits, truth)
-                one = ConfusionMatrix(classes)
-                one.update(truth, prediction)
-                score.confusion.matrix += one.matrix
-                score.by_image[index] = (one.miou(), one.pixel_accuracy())
-                score.loss_sum += loss
-                score.images += 1
-            if on_image is not None:
-                on_image(index, prediction)
-            waiting = time.perf_counter()
-    return score
+                score.add(index, truth, prediction, loss)
+            if on_prediction is not None:
+                on_prediction(index, prediction)
+            waiting_since = time.perf_counter()
 
 
 def argmax_and_loss(logits: Tensor, truth: Tensor) -> tuple[Tensor, float]:

@@ -1,4 +1,5 @@
-"""How a net looks at an image: whole, through a sliding window, at several scales, mirrored."""
+"""How a net is applied to an image: whole, by a sliding window, and with test-time augmentation (TTA): at several
+scales, mirrored."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ Size = tuple[int, int]
 
 
 class InferenceModeConfig(Protocol):
-    """The options of a view, as :class:`segdist.config.EvaluationConfig` documents them."""
+    """The options of an inference mode, as :class:`segdist.config.EvaluationConfig` documents them."""
 
     @property
     def window(self) -> str: ...
@@ -31,14 +32,14 @@ class InferenceModeConfig(Protocol):
 
 @dataclass(frozen=True)
 class InferenceMode:
-    """What the net is shown of an image, and how its answers become one.
+    """What the net sees of an image, and how the outputs of several passes become one.
 
     Args:
-        size: height and width to which the image is resized; None takes that of the answer, the label's own.
+        size: height and width to which the image is resized; None takes that of the output, the label's own.
         window: height and width of a window that slides over the resized image; None shows it whole.
         stride: steps of the window, down and right.
-        scales: factors on ``size``; the answers are averaged.
-        mirror: average with the answer to the mirrored image.
+        scales: factors on ``size``; their outputs are averaged.
+        mirror: average with the output of the mirrored image.
     """
 
     size: Size | None = None
@@ -48,55 +49,55 @@ class InferenceMode:
     mirror: bool = False
 
     @staticmethod
-    def of(config: InferenceModeConfig, size: str) -> InferenceMode:
-        """The view that a config asks for, at the size ``HEIGHTxWIDTH``; an empty one takes that of the answer."""
+    def from_config(config: InferenceModeConfig, size: str) -> InferenceMode:
+        """The mode that a config asks for, at the size ``HEIGHTxWIDTH``; an empty one takes that of the output."""
         window = parse_size(config.window, "window") if config.window else None
         stride = parse_size(config.stride, "stride") if config.stride else None
         return InferenceMode(parse_size(size) if size else None, window, stride, config.scales, config.mirror)
 
     @property
     def num_passes(self) -> int:
-        """Answers that are averaged."""
+        """Forward passes whose outputs are averaged."""
         return len(self.scales) * (2 if self.mirror else 1)
 
-    def predict(self, net: Net, inputs: Tensor, answer: Size) -> Tensor:
-        """Logits at the size ``answer``; of several passes, the logarithm of the mean of their probabilities.
+    def predict(self, net: Net, inputs: Tensor, output_size: Size) -> Tensor:
+        """Logits at the size ``output_size``; of several passes, the logarithm of the mean of their probabilities.
 
         Args:
             net: in eval mode.
             inputs: normalized image at its own resolution, float32 ``[1, 3, H, W]``.
-            answer: height and width of the result.
+            output_size: height and width of the result.
 
         Returns:
-            float32 ``[1, classes, *answer]``; its softmax are the probabilities either way.
+            float32 ``[1, classes, *output_size]``; its softmax are the probabilities either way.
         """
-        logits = self.predict_coarse(net, inputs, answer)
-        if logits.shape[-2:] == answer:
+        logits = self.predict_coarse(net, inputs, output_size)
+        if logits.shape[-2:] == output_size:
             return logits
-        return F.interpolate(logits, size=answer, mode="bilinear", align_corners=False)
+        return F.interpolate(logits, size=output_size, mode="bilinear", align_corners=False)
 
-    def predict_coarse(self, net: Net, inputs: Tensor, answer: Size) -> Tensor:
+    def predict_coarse(self, net: Net, inputs: Tensor, output_size: Size) -> Tensor:
         """As :meth:`predict`, but of a single pass at the resolution that the net gives, before it is upsampled."""
         if self.num_passes == 1:
-            return self._logits(net, inputs, answer, self.scales[0])
+            return self._logits(net, inputs, output_size, self.scales[0])
         total: Tensor | None = None
         for scale in self.scales:
-            for logits in self._both_ways(net, inputs, answer, scale):
+            for logits in self._mirrored_and_not(net, inputs, output_size, scale):
                 probabilities = logits.softmax(1)
                 total = probabilities if total is None else total.add_(probabilities)
         assert total is not None  # there is a scale
         return total.div_(self.num_passes).log_()
 
-    def _both_ways(self, net: Net, inputs: Tensor, answer: Size, scale: float) -> Iterator[Tensor]:
+    def _mirrored_and_not(self, net: Net, inputs: Tensor, output_size: Size, scale: float) -> Iterator[Tensor]:
         for mirrored in (False, True) if self.mirror else (False,):
-            shown = inputs.flip(3) if mirrored else inputs
-            logits = self._logits(net, shown, answer, scale)
-            logits = F.interpolate(logits, size=answer, mode="bilinear", align_corners=False)
+            flipped = inputs.flip(3) if mirrored else inputs
+            logits = self._logits(net, flipped, output_size, scale)
+            logits = F.interpolate(logits, size=output_size, mode="bilinear", align_corners=False)
             yield logits.flip(3) if mirrored else logits
 
-    def _logits(self, net: Net, inputs: Tensor, answer: Size, scale: float) -> Tensor:
-        """Of one pass, before the answer's resolution."""
-        height, width = self.size or answer
+    def _logits(self, net: Net, inputs: Tensor, output_size: Size, scale: float) -> Tensor:
+        """Of one pass, at the resolution that it gives."""
+        height, width = self.size or output_size
         inputs = resize_input(inputs, (max(1, round(height * scale)), max(1, round(width * scale))))
         if self.window is None:
             return coarse_logits(net, inputs)

@@ -17,23 +17,23 @@ _COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What became of a weights file: tensors taken, and those left out by reason."""
+class LoadReport:
+    """What became of a weights file: tensors loaded, and those left out by reason."""
 
     path: str
-    taken: int
-    wanted: int
-    not_in_net: tuple[str, ...]
-    other_shape: tuple[str, ...]
-    not_in_file: tuple[str, ...]
+    num_loaded: int
+    num_tensors: int
+    unexpected_keys: tuple[str, ...]
+    mismatched_keys: tuple[str, ...]
+    missing_keys: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """The same for a log."""
-        lines = [f"init {self.path}: {self.taken} of the net's {self.wanted} tensors loaded"]
+        lines = [f"init {self.path}: {self.num_loaded} of the net's {self.num_tensors} tensors loaded"]
         for reason, names in (
-            ("left out, the net has none of that name", self.not_in_net),
-            ("left out, of another shape", self.other_shape),
-            ("keep their fresh values, not in the file", self.not_in_file),
+            ("left out, the net has none of that name", self.unexpected_keys),
+            ("left out, of another shape", self.mismatched_keys),
+            ("keep their fresh values, not in the file", self.missing_keys),
         ):
             if names:
                 shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
@@ -41,7 +41,7 @@ class Loaded:
         return lines
 
 
-def load_initial(net: nn.Module, kind: str, path: str) -> Loaded:
+def load_init_weights(net: nn.Module, kind: str, path: str) -> LoadReport:
     """Load weights to start from, as ``--init KIND FILE`` says.
 
     "weights" takes what fits. "imagenet" wants the whole net but its head from a classification file: a backbone of
@@ -52,8 +52,8 @@ def load_initial(net: nn.Module, kind: str, path: str) -> Loaded:
     """
     loaded = load_pretrained(net, path)
     if kind == "imagenet":
-        lacking = [name for name in loaded.not_in_file if not name.startswith(_HEADS) and not name.endswith(_COUNTER)]
-        lacking += [name for name in loaded.other_shape if not name.startswith(_HEADS)]
+        lacking = [name for name in loaded.missing_keys if not name.startswith(_HEADS) and not name.endswith(_COUNTER)]
+        lacking += [name for name in loaded.mismatched_keys if not name.startswith(_HEADS)]
         if lacking:
             raise ConfigError(
                 f"--init imagenet {path}: lacks {len(lacking)} tensors of the net's backbone (first: {lacking[0]}); "
@@ -62,7 +62,7 @@ def load_initial(net: nn.Module, kind: str, path: str) -> Loaded:
     return loaded
 
 
-def load_pretrained(net: nn.Module, path: str) -> Loaded:
+def load_pretrained(net: nn.Module, path: str) -> LoadReport:
     """Copy every tensor of the file that fits into the net.
 
     Understands the official ImageNet and Cityscapes files of HRNet (bare state dicts, or under ``state_dict``; names
@@ -75,7 +75,7 @@ def load_pretrained(net: nn.Module, path: str) -> Loaded:
     own = net.state_dict()
     renamed = {_bare(name, own): tensor for name, tensor in tensors.items()}
     fitting = {name: t for name, t in renamed.items() if name in own and t.shape == own[name].shape}
-    other_shape = tuple(
+    mismatched_keys = tuple(
         f"{name} {tuple(t.shape)} for {tuple(own[name].shape)}"
         for name, t in renamed.items()
         if name in own and t.shape != own[name].shape
@@ -87,13 +87,13 @@ def load_pretrained(net: nn.Module, path: str) -> Loaded:
             f"(first: {next(iter(tensors))}); give weights of the same architecture"
         )
     net.load_state_dict({**own, **fitting})
-    return Loaded(
+    return LoadReport(
         path,
-        taken=len(fitting),
-        wanted=len(own),
-        not_in_net=tuple(name for name in renamed if name not in own),
-        other_shape=other_shape,
-        not_in_file=tuple(name for name in own if name not in renamed),
+        num_loaded=len(fitting),
+        num_tensors=len(own),
+        unexpected_keys=tuple(name for name in renamed if name not in own),
+        mismatched_keys=mismatched_keys,
+        missing_keys=tuple(name for name in own if name not in renamed),
     )
 
 

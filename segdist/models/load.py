@@ -16,7 +16,7 @@ from segdist.models.int8_file import load_int8
 from segdist.models.model_file import ModelInfo, load_model
 
 
-class Bf16(nn.Module):
+class Bf16Autocast(nn.Module):
     """A net whose convolutions run in bf16 through autocast; input and logits stay float32."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -81,5 +81,5 @@ def load_model_file(
         )
     module, info = load_model(path)
     module.to(memory_format=memory_format)  # type: ignore[call-overload]
-    net = Bf16(module).eval() if precision == "bf16" else module
+    net = Bf16Autocast(module).eval() if precision == "bf16" else module
     return LoadedModel(net, info, precision, path.stat().st_size, module, {})

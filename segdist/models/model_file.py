@@ -29,6 +29,17 @@ class ModelInfo:
     labels: LabelSet
     parameters: int
 
+    def describe(self) -> dict[str, Any]:
+        """What ``result.json`` says of the model."""
+        return {
+            "model": self.model,
+            "width": self.width,
+            "labels": self.labels.name,
+            "classes": list(self.labels.classes),
+            "colors": [list(color) for color in self.labels.colors],
+            "parameters_m": round(self.parameters / 1e6, 4),
+        }
+
     def to_plain(self) -> dict[str, Any]:
         """As nested dicts and lists of JSON values."""
         return dataclasses.asdict(self)

@@ -145,13 +145,13 @@ class Collectives:
         self.watchdog = Watchdog(ranks, connect(master, port, rendezvous_timeout, os.environ), timeout)
         self.watchdog.start()
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """Add ``tensor`` over all ranks, in place, on every rank."""
         if self.backend != "none":
             dist.all_reduce(tensor)
         return tensor
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """The (picklable) values of all ranks, in their order, on every rank."""
         if self.backend == "none":
             return [value]

@@ -45,7 +45,7 @@ class Rank0Failed(Exception):
 class RankContext:
     """One rank's surroundings. ``decisions`` collects, in words, what every "auto" became and why.
 
-    ``fence`` is rank 0's claim on the step (None on the others), ``stop`` says whether a signal asked to stop.
+    ``lease`` is rank 0's lease of the step (None on the others), ``stop`` says whether a signal asked to stop.
     ``finish_writing`` waits for what is being written beside the work.
     """
 
@@ -75,13 +75,15 @@ class RankContext:
         if self.is_rank0:
             print(f"warning: {line}", file=sys.stderr, flush=True)
 
-    def record_choice(self, what: str, choice: str) -> None:
-        """Record what an "auto" became, and say it."""
-        self.decisions[what] = choice
-        self.log(f"{what}: {choice}")
+    def record_choice(self, option: str, choice: str, warning: str | None = None) -> None:
+        """Record what an option's "auto" became, and say it; then the warning, where there is one."""
+        self.decisions[option] = choice
+        self.log(f"{option}: {choice}")
+        if warning:
+            self.warn(warning)
 
     def report_progress(self, epoch: int, steps: int, epochs: int) -> Callable[[int, str, float], None]:
-        """What writes ``progress.json`` in the midst of an epoch (from 0): for who looks at the run from outside."""
+        """A callback that writes ``progress.json`` within an epoch (from 0), for those who watch from outside."""
 
         def write(done: int, note: str, each_s: float) -> None:
             self.check_lease()
@@ -106,7 +108,7 @@ class RankContext:
             except Exception as error:
                 failure = error
                 outcome = (None, str(error) or type(error).__name__, isinstance(error, ConfigError))
-        value, refusal, bad_input = self.collectives.gather(outcome)[0]
+        value, refusal, bad_input = self.collectives.all_gather(outcome)[0]
         if failure is not None:
             raise failure
         if refusal is not None:
@@ -114,10 +116,10 @@ class RankContext:
         result: T = value
         return result
 
-    def heartbeat(self, step: int, what: str) -> None:
-        """Note where this rank is: in step ``step`` (from 0), doing ``what``; for the watchdog."""
+    def heartbeat(self, step: int, activity: str) -> None:
+        """Note where this rank is: in step ``step`` (from 0), doing ``activity``; for the watchdog."""
         if self.collectives.watchdog is not None:
-            self.collectives.watchdog.heartbeat(step, what)
+            self.collectives.watchdog.heartbeat(step, activity)
 
     def check_lease(self) -> None:
         """Before a write to the step's folder (rank 0): whether the step is still this job's.
@@ -136,7 +138,7 @@ class RankContext:
 
     def machine(self) -> dict[str, Any]:
         """Hosts, CPU, instruction set and threads, for ``result.json``."""
-        hosts = self.collectives.gather(socket.gethostname())
+        hosts = self.collectives.all_gather(socket.gethostname())
         return {
             "hosts": sorted(set(hosts)),
             "cpu": self.cpu.model,

@@ -25,7 +25,7 @@ class RanksMissing(Exception):
 
 
 def open_store(ranks: Ranks, address: str, port: int, timeout: int, environ: Mapping[str, str]) -> Store:
-    """The store of the job, after every rank has announced itself in it. Rank 0 serves it, and judges.
+    """The store of the job, after every rank has announced itself in it. Rank 0 serves it, and says who is missing.
 
     Under torchrun, whose agent serves a store at that address already, rank 0 is a client too.
 
@@ -47,7 +47,9 @@ def open_store(ranks: Ranks, address: str, port: int, timeout: int, environ: Map
             raise
         raise RanksMissing(f"rank 0 did not come within {timeout} s: nobody answers at {address}:{port}") from error
     store = PrefixStore(_prefix(environ), tcp)
-    verdict = _judge(store, ranks.world, timeout) if ranks.rank == 0 else _ask(store, ranks.rank, timeout)
+    verdict = (
+        _name_missing(store, ranks.world, timeout) if ranks.rank == 0 else _read_verdict(store, ranks.rank, timeout)
+    )
     if verdict:
         raise RanksMissing(verdict)
     return store
@@ -63,7 +65,7 @@ def _prefix(environ: Mapping[str, str]) -> str:
     return f"segdist/{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
-def _judge(store: Store, world: int, timeout: int) -> str:
+def _name_missing(store: Store, world: int, timeout: int) -> str:
     missing, end = list(range(1, world)), time.monotonic() + timeout
     while missing and time.monotonic() < end:
         missing = [rank for rank in missing if not store.check([_here(rank)])]
@@ -87,7 +89,7 @@ def _judge(store: Store, world: int, timeout: int) -> str:
     return verdict
 
 
-def _ask(store: Store, rank: int, timeout: int) -> str:
+def _read_verdict(store: Store, rank: int, timeout: int) -> str:
     store.set(_here(rank), socket.gethostname())
     try:
         store.wait(["verdict"], datetime.timedelta(seconds=timeout + _LINGER_S))

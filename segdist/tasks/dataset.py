@@ -34,5 +34,5 @@ def open_split(context: RankContext, dataset: DatasetConfig, root: str, split: s
     full = dataset.check == "full"
     with Progress(f"checking {split}", len(own), context.is_rank0) as progress:
         findings = check_samples(own, full, len(context.cores), progress.update_to)
-    summarize(context.collectives.gather(findings), samples[0], full)
+    summarize(context.collectives.all_gather(findings), samples[0], full)
     return WholeImages(samples, labels)

@@ -33,9 +33,9 @@ _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 def run_task(task: str, config: TaskConfig, ranks: Ranks, cores: Sequence[int], stop: StopFlag | None = None) -> int:
     """Run ``task`` as this rank; returns its exit code.
 
-    Rank 0 claims the step, writes ``config.json`` before the work and ``result.json`` after it, and gives the step
-    back. An earlier result is refused, and left alone, unless the config says ``overwrite``. A training that stopped on
-    a signal has not ended: it writes no result.
+    Rank 0 acquires the lease of the step, writes ``config.json`` before the work and ``result.json`` after it, and
+    releases the lease. An earlier result is refused, and left alone, unless the config says ``overwrite``. A training
+    that stopped on a signal has not ended: it writes no result.
     """
     step = RunFolder(config.run).step_of(config)
     started_at, start = utc_now(), time.monotonic()
@@ -110,7 +110,7 @@ def _end_of(failure: Exception, context: RankContext | None) -> _End:
         if isinstance(failure, Rank0Failed):
             watchdog.acknowledge()
         elif not isinstance(failure, GoalMissed):
-            watchdog.tell(end.error or "")
+            watchdog.report_failure(end.error or "")
     return end
 
 
@@ -137,12 +137,12 @@ def _end_of_this_rank(failure: Exception, context: RankContext | None = None) ->
 
 
 def _begin(context: RankContext, config: TaskConfig) -> None:
-    """What rank 0 does before the work: claim the step, decide again how it starts, and clear what must go."""
+    """What rank 0 does before the work: acquire the lease, decide again how it starts, and clear what must go."""
     step = context.step
     context.lease = acquire(step, os.environ, log=context.log)
     start = choose_start_mode(step, config, os.environ)
     if start == "fresh":
-        CheckpointFolder(step.checkpoints, 1).clear()
+        CheckpointFolder(step.checkpoints, 1).remove_all()
         if isinstance(config, TrainConfig):
             for path in (RunFolder(config.run).model_pt, step.metrics_jsonl, step.steps_jsonl):
                 path.unlink(missing_ok=True)
@@ -166,7 +166,7 @@ def _write_result(step: StepFolder, result: Result, context: RankContext | None)
 
 
 def _release(lease: Lease) -> None:
-    """Give the step back; where the storage refuses, the next start finds that this process is gone."""
+    """Release the lease; where the storage refuses, the next start finds that this process is gone."""
     try:
         lease.release()
     except OSError as error:

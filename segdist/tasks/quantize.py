@@ -10,14 +10,16 @@ from torch import Tensor
 
 from segdist.config import ConfigError, QuantizeConfig, parse_size
 from segdist.data.cityscapes import WholeImages
-from segdist.data.sampler import spread
-from segdist.evaluation.metrics import percent
-from segdist.evaluation.scoring import score_images
+from segdist.data.sampler import evenly_spaced
+from segdist.evaluation.metrics import ConfusionMatrix, percent
+from segdist.evaluation.scoring import Score, score_images
+from segdist.evaluation.tta import InferenceMode
 from segdist.models.build import count_macs
 from segdist.models.forward import Net, resize_input, to_input
 from segdist.models.int8_file import save_int8
-from segdist.models.model_file import load_model
+from segdist.models.model_file import ModelInfo, load_model
 from segdist.quantization import inc
+from segdist.quantization.search import Quantized
 from segdist.run.folder import RunFolder
 from segdist.runtime.rank_context import GoalMissed, RankContext
 from segdist.system.progress import Progress
@@ -46,21 +48,21 @@ def quantize(context: RankContext, config: QuantizeConfig) -> dict[str, Any]:
     splits = {split: open_split(context, config.dataset, root, split, info.labels) for split in ("train", "val")}
     size = parse_size(cfg.tuning_size)
     calibration = calibration_inputs(splits["train"], cfg.calibration_images, size)
-    scored = spread(len(splits["val"]), cfg.tuning_images or len(splits["val"]))
+    scored = evenly_spaced(len(splits["val"]), cfg.tuning_images or len(splits["val"]))
     context.log(
         f"{info.model}: calibrating on {len(calibration)} images, scoring on {len(scored)}, at {cfg.tuning_size}"
     )
 
-    def score(model: Net) -> float:
+    def miou(model: Net) -> float:
+        score = Score(ConfusionMatrix(len(info.labels)))
         with Progress("scoring", len(scored), context.is_rank0) as progress:
-            return score_images(
-                model, splits["val"], scored, size, len(info.labels), on_image=lambda *_: progress.step()
-            ).confusion.miou()
+            score_images(model, splits["val"], scored, InferenceMode(size), score, lambda *_: progress.step())
+        return score.confusion.miou()
 
     found = inc.quantize(
         net,
         calibration,
-        score,
+        miou,
         calibration[0],
         drop=cfg.accuracy_drop,
         relative=cfg.relative,
@@ -69,11 +71,28 @@ def quantize(context: RankContext, config: QuantizeConfig) -> dict[str, Any]:
     )
     macs = {text: count_macs(net, parse_size(text)) for text in dict.fromkeys((*MAC_SIZES, cfg.tuning_size))}
     save_int8(run.model_int8, found.module, {"info": info.to_plain(), "macs": macs})
-    metrics = {
+    metrics = {**quantization_metrics(info, found, cfg.tuning_size), **file_sizes(run.model_int8, weights)}
+    outcome = (
+        f"int8 mIoU {metrics['miou_pct']:.2f} %, fp32 {metrics['baseline_miou_pct']:.2f} %, "
+        f"goal {metrics['goal_miou_pct']:.2f} %"
+    )
+    if not found.met and not cfg.allow_miss:
+        raise GoalMissed(
+            f"MISSED: {outcome}; the best model is kept in {run.model_int8}. "
+            "Give a larger --accuracy-drop, more --max-trials, or --allow-miss",
+            metrics,
+        )
+    context.log(f"{'met' if found.met else 'MISSED, as allowed'}: {outcome}")
+    return metrics
+
+
+def quantization_metrics(info: ModelInfo, found: Quantized, size: str) -> dict[str, Any]:
+    """What ``result.json`` says of the int8 model, and of the trials that led to it."""
+    return {
         "model": info.model,
         "width": info.width,
         "precision": "int8",
-        "size": cfg.tuning_size,
+        "size": size,
         "baseline_miou_pct": percent(found.baseline),
         "goal_miou_pct": percent(found.goal),
         "miou_pct": percent(found.best.score),
@@ -93,24 +112,15 @@ def quantize(context: RankContext, config: QuantizeConfig) -> dict[str, Any]:
         "fp32_ops": list(found.best.plan.kept_fp32),
         "weight_bits": found.weight_bits,
         "reduce_range": found.weight_bits < 8,
-        "size_mb": round(run.model_int8.stat().st_size / 1e6, 3),
-        "fp32_size_mb": round(weights.stat().st_size / 1e6, 3),
     }
-    outcome = (
-        f"int8 mIoU {metrics['miou_pct']:.2f} %, fp32 {metrics['baseline_miou_pct']:.2f} %, "
-        f"goal {metrics['goal_miou_pct']:.2f} %"
-    )
-    if not found.met and not cfg.allow_miss:
-        raise GoalMissed(
-            f"MISSED: {outcome}; the best model is kept in {run.model_int8}. "
-            "Give a larger --accuracy-drop, more --max-trials, or --allow-miss",
-            metrics,
-        )
-    context.log(f"{'met' if found.met else 'MISSED, as allowed'}: {outcome}")
-    return metrics
+
+
+def file_sizes(int8: Path, fp32: Path) -> dict[str, float]:
+    """Sizes of the two model files in 1e6 bytes."""
+    return {name: round(path.stat().st_size / 1e6, 3) for name, path in (("size_mb", int8), ("fp32_size_mb", fp32))}
 
 
 def calibration_inputs(images: WholeImages, count: int, size: tuple[int, int]) -> list[Tensor]:
-    """``count`` images spread over the split, as the net sees them: float32 ``[1, 3, *size]`` each."""
-    inputs = (to_input(torch.from_numpy(images[index][0])[None]) for index in spread(len(images), count))
+    """``count`` images from all over the split, as the net sees them: float32 ``[1, 3, *size]`` each."""
+    inputs = (to_input(torch.from_numpy(images[index][0])[None]) for index in evenly_spaced(len(images), count))
     return [resize_input(one, size) for one in inputs]

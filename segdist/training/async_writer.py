@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NICE = 10
+NICENESS = 10
 """What the writing thread adds to its niceness: all cores are busy with the training, whose threads wait for the
 slowest of them at every layer."""
 
@@ -47,7 +47,7 @@ class Snapshot:
         return value
 
 
-class Writer:
+class AsyncWriter:
     """Does one piece of work at a time on a thread of its own; ``seconds`` has how long each took."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Writer:
             try:
                 with contextlib.suppress(OSError):  # a sandbox that forbids it costs speed only
                     own = threading.get_native_id()  # on Linux each thread has a priority of its own
-                    os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + NICE)
+                    os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + NICENESS)
                 work()
             except BaseException as error:
                 self._error = error

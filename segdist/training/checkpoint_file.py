@@ -29,7 +29,7 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _TRAILER = len(_MARK) + hashlib.sha256().digest_size
 
 
-class Damaged(ValueError):
+class DamagedCheckpoint(ValueError):
     """A checkpoint that is cut short, was changed, or is none; the message names the file and why."""
 
 
@@ -94,13 +94,13 @@ class CheckpointFolder:
         A damaged one is named through ``log`` and set aside as ``NAME.damaged``. ``best.pt`` is the last resort.
 
         Raises:
-            Damaged: where there are checkpoints and none is whole.
+            DamagedCheckpoint: where there are checkpoints and none is whole.
         """
         damaged: list[str] = []
         for path in [path for path in (self.last, *self._older(), self.best) if path.exists()]:
             try:
                 state = read_checkpoint(path)
-            except Damaged as error:
+            except DamagedCheckpoint as error:
                 damaged.append(str(error))
                 log(f"{error}; set aside, the one before is taken")
                 path.replace(path.with_name(f"{path.name}.damaged"))
@@ -110,20 +110,20 @@ class CheckpointFolder:
         aside = sorted(self.path.glob("*.damaged"))
         if aside:
             why = "; ".join(damaged) or f"{', '.join(path.name for path in aside)} set aside before"
-            raise Damaged(
+            raise DamagedCheckpoint(
                 f"{self.path}: no checkpoint is whole ({why}); put a good one there as last.pt, "
                 "or start again with --overwrite"
             )
         return None
 
-    def clean(self) -> None:
-        """Remove what a killed writer left unfinished; only for who holds the step."""
+    def remove_temporary_files(self) -> None:
+        """Remove what a killed writer left unfinished; only for who holds the lease."""
         for path in self.path.glob(".*.pt.*"):
             path.unlink()
 
-    def clear(self) -> None:
+    def remove_all(self) -> None:
         """Remove all checkpoints."""
-        self.clean()
+        self.remove_temporary_files()
         for path in [*self.path.glob("*.pt"), *self.path.glob("*.pt.damaged")]:
             path.unlink()
 
@@ -165,23 +165,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint back, its checksum first.
 
     Raises:
-        Damaged: naming the file and what is wrong with it.
+        DamagedCheckpoint: naming the file and what is wrong with it.
     """
     try:
         data = memoryview(path.read_bytes())
     except OSError as error:
-        raise Damaged(f"{path}: cannot be read ({error.strerror})") from error
+        raise DamagedCheckpoint(f"{path}: cannot be read ({error.strerror})") from error
     body, trailer = data[:-_TRAILER], data[-_TRAILER:]
     if len(data) <= _TRAILER or trailer[: len(_MARK)] != _MARK:
-        raise Damaged(f"{path}: is damaged ({len(data)} bytes, its end is missing)")
+        raise DamagedCheckpoint(f"{path}: is damaged ({len(data)} bytes, its end is missing)")
     if hashlib.sha256(body).digest() != trailer[len(_MARK) :]:
-        raise Damaged(f"{path}: is damaged (its checksum differs)")
+        raise DamagedCheckpoint(f"{path}: is damaged (its checksum differs)")
     try:
         state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise Damaged(f"{path}: is no checkpoint ({str(error).splitlines()[0]})") from error
+        raise DamagedCheckpoint(f"{path}: is no checkpoint ({str(error).splitlines()[0]})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise Damaged(f"{path}: is no checkpoint of this version (format {FORMAT})")
+        raise DamagedCheckpoint(f"{path}: is no checkpoint of this version (format {FORMAT})")
     return state
 
 

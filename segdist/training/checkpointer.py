@@ -1,4 +1,4 @@
-"""What a training writes, and what it goes on from: checkpoints, rows, the best model."""
+"""Saves a training and resumes it: checkpoints, rows of metrics, the best model."""
 
 from __future__ import annotations
 
@@ -9,220 +9,185 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segdist.config import TrainConfig
-from segdist.models.aux_head import without_aux_head
 from segdist.models.model_file import ModelInfo, save_model
 from segdist.run.files import append_json_lines, write_atomic
 from segdist.run.folder import RunFolder
 from segdist.run.result import read_metrics
 from segdist.runtime.rank_context import Preempted, RankContext
-from segdist.training.async_writer import Snapshot, Writer
+from segdist.training.async_writer import AsyncWriter, Snapshot
 from segdist.training.checkpoint_file import CheckpointFolder, read_checkpoint
-from segdist.training.ema import ExponentialMovingAverage
-from segdist.training.state import TrainProgress, capture, require_same_run, restore
+from segdist.training.optimizer import learning_rate
+from segdist.training.state import TrainState, require_same_run
 
-LrOfStep = Callable[[int], float]
+WeightsHook = Callable[[dict[str, Tensor]], None]
 
 
 class Checkpointer:
-    """Keeps a training's state in its step folder. Rank 0 writes, beside the training.
+    """Saves a training's state in its step folder, and resumes it. Rank 0 writes, beside the training.
 
-    Every method but :meth:`is_due`, ``found`` and :meth:`check` is for all ranks together.
+    Every method but :meth:`is_due`, ``failed`` and :meth:`check` is for all ranks together.
 
     Args:
-        session: this rank's.
+        context: this rank's.
         config: the training's.
-        fingerprint: of the run; see :func:`segdist.training.state.fingerprint`.
         info: of the net, for ``model.pt``.
+        fingerprint: of the run; see :func:`segdist.training.state.fingerprint`.
         precision: name of the arithmetic.
-        steps_an_epoch: of the sampler.
     """
 
     def __init__(
-        self,
-        context: RankContext,
-        config: TrainConfig,
-        fingerprint: dict[str, str],
-        info: ModelInfo,
-        precision: str,
-        steps_an_epoch: int,
+        self, context: RankContext, config: TrainConfig, info: ModelInfo, fingerprint: dict[str, str], precision: str
     ) -> None:
         self.context = context
         self.cfg = config.training
         self.model_pt = RunFolder(config.run).model_pt
         self.folder = CheckpointFolder(context.step.checkpoints, config.training.keep)
         self.stall_seconds: list[float] = []
-        self._fingerprint = fingerprint
         self._info = info
+        self._fingerprint = fingerprint
         self._precision = precision
-        self._steps_an_epoch = steps_an_epoch
         self._last_save = time.monotonic()
         self._saved_step: int | None = None
         self._snapshot = Snapshot()
-        self._writer = Writer()
+        self._writer = AsyncWriter()
         context.finish_writing = self._writer.join
 
-    # What it goes on from --------------------------------------------------------------------------------------
+    # Resume ----------------------------------------------------------------------------------------------------
 
-    def resume(
-        self, net: nn.Module, optimizer: torch.optim.Optimizer, ema: ExponentialMovingAverage | None
-    ) -> TrainProgress:
-        """Go on from the newest good checkpoint, or start at the beginning where there is none.
+    def resume(self, state: TrainState) -> None:
+        """Load the newest good checkpoint into ``state``; where there is none, leave it as it is.
 
         Rows of ``metrics.jsonl`` and ``steps.jsonl`` beyond the checkpoint are dropped.
 
         Raises:
             ConfigError: where the checkpoint is of another run.
         """
-        state: dict[str, Any] | None = None
+        saved: dict[str, Any] | None = None
 
         def find() -> str | None:
-            nonlocal state
+            nonlocal saved
             self.context.check_lease()
-            self.folder.clean()
-            found = self.folder.newest(self.context.warn)
-            if found is None:
+            self.folder.remove_temporary_files()
+            newest = self.folder.newest(self.context.warn)
+            if newest is None:
                 return None
-            path, state = found
-            require_same_run(path, state["fingerprint"], self._fingerprint)
+            path, saved = newest
+            require_same_run(path, saved["fingerprint"], self._fingerprint)
             return str(path)
 
         path = self.context.run_on_rank0(find)
         if path is None:
-            return TrainProgress()
-        state = state or read_checkpoint(Path(path))
-        position = restore(state, net, optimizer, ema, self.context.collectives)
-        self._saved_step = state["step"]
+            return
+        saved = saved or read_checkpoint(Path(path))
+        state.load_state_dict(saved)
+        self._saved_step = saved["step"]
         self.context.log(
-            f"goes on from {path}: step {state['step']} (epoch {position.epoch + 1}, "
-            f"{position.batch} of {self._steps_an_epoch} steps done)"
+            f"goes on from {path}: step {saved['step']} (epoch {state.progress.epoch + 1}, "
+            f"{state.progress.batch} of {state.steps_per_epoch} steps done)"
         )
-        if state["precision"] != self._precision:
-            self.context.warn(f"{path}: was trained in {state['precision']}, goes on in {self._precision}")
-        is_best = bool(state["is_best"])
-        self.context.run_on_rank0(lambda: self._drop_rows(Path(path), position, is_best))
-        return position
+        if saved["precision"] != self._precision:
+            self.context.warn(f"{path}: was trained in {saved['precision']}, goes on in {self._precision}")
+        is_best = bool(saved["is_best"])
+        self.context.run_on_rank0(lambda: self._drop_rows(Path(path), state, is_best))
 
-    def _drop_rows(self, path: Path, position: TrainProgress, is_best: bool) -> None:
+    def _drop_rows(self, path: Path, state: TrainState, is_best: bool) -> None:
         step = self.context.step
-        done = position.epoch * self._steps_an_epoch
+        done = state.progress.epoch * state.steps_per_epoch
         rows = [row for row in read_metrics(step.steps_jsonl) if row["step"] <= done]
         _write_rows(step.steps_jsonl, rows)
-        _write_rows(step.metrics_jsonl, position.rows)
+        _write_rows(step.metrics_jsonl, state.progress.rows)
         if is_best:  # it may have been killed before it came to this
             self.folder.mark_best(path)
 
-    # What it writes --------------------------------------------------------------------------------------------
+    # Save ------------------------------------------------------------------------------------------------------
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint within an epoch (rank 0's clock)."""
         return self.context.is_rank0 and time.monotonic() - self._last_save >= 60 * self.cfg.checkpoint_minutes
 
-    def save(
-        self,
-        position: TrainProgress,
-        net: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        ema: ExponentialMovingAverage | None,
-        is_best: bool = False,
-        before: Callable[[dict[str, Tensor]], None] | None = None,
-    ) -> None:
-        """Copy the state, and let a checkpoint be written of it; ``before`` that, write what belongs to it.
+    def save(self, state: TrainState, is_best: bool = False, before_write: WeightsHook | None = None) -> None:
+        """Copy the state, and begin to write a checkpoint of it.
 
         Args:
+            state: of the training, between two steps.
             is_best: whether the epoch that has just ended is the best.
-            before: is given the copied weights of the model.
+            before_write: is given the model's copied weights, on the writing thread, before the checkpoint is written.
         """
         start = time.monotonic()
-        state = {
-            "step": position.epoch * self._steps_an_epoch + position.batch,
+        values = {
+            "step": state.step,
             "fingerprint": self._fingerprint,
             "precision": self._precision,
             "is_best": is_best,
-            **capture(position, net, optimizer, ema, self.context.collectives),
+            **state.state_dict(),
         }
         if self.context.is_rank0:
             self._last_save = time.monotonic()
             self._writer.join()
             if not self.failed:  # else all ranks learn of it in the next step's exchange, or in finish()
-                self._begin_write(self._snapshot.take(state), without_aux_head(net), ema is not None, before)
+                self._begin_write(state, self._snapshot.take(values), before_write)
             self.stall_seconds.append(time.monotonic() - start)
 
-    def _begin_write(
-        self,
-        state: dict[str, Any],
-        net: nn.Module,
-        averaged: bool,
-        before: Callable[[dict[str, Tensor]], None] | None,
-    ) -> None:
-        def work() -> None:
-            if before is not None:
-                before(_model_weights(state, net, averaged))
+    def _begin_write(self, state: TrainState, copied: dict[str, Any], before_write: WeightsHook | None) -> None:
+        def write() -> None:
+            if before_write is not None:
+                before_write(state.model_weights(copied))
             self.context.check_lease()
-            self.folder.write(state, state["is_best"])
-            self._saved_step = state["step"]
+            self.folder.write(copied, copied["is_best"])
+            self._saved_step = copied["step"]
 
-        self._writer.start(work)
+        self._writer.start(write)
 
-    def end_epoch(
-        self,
-        position: TrainProgress,
-        row: dict[str, Any],
-        lr: LrOfStep,
-        net: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        ema: ExponentialMovingAverage | None,
-    ) -> None:
+    def end_epoch(self, state: TrainState, row: dict[str, Any]) -> None:
         """Write the epoch's rows, ``model.pt`` where it is the best, and a checkpoint.
 
         In this order: after a crash in between, the rows are ahead of the checkpoint, and a resume drops them.
+
+        Args:
+            state: of the training, all steps of an epoch done; its next epoch begins.
+            row: of ``metrics.jsonl``.
         """
-        first = position.epoch * self._steps_an_epoch
-        steps = [
-            {"step": first + index + 1, "epoch": position.epoch + 1, "lr": lr(first + index), "loss": loss}
-            for index, loss in enumerate(position.losses)
+        progress, steps = state.progress, self.cfg.epochs * state.steps_per_epoch
+        first = progress.epoch * state.steps_per_epoch
+        step_rows = [
+            {"step": step + 1, "epoch": progress.epoch + 1, "lr": learning_rate(self.cfg, step, steps), "loss": loss}
+            for step, loss in enumerate(progress.losses, first)
         ]
-        is_best = position.end_epoch(row)
+        is_best = progress.end_epoch(row)
 
         def write(weights: dict[str, Tensor]) -> None:
             self.context.check_lease()
-            append_json_lines(self.context.step.steps_jsonl, steps)
+            append_json_lines(self.context.step.steps_jsonl, step_rows)
             append_json_lines(self.context.step.metrics_jsonl, [row])
             if is_best:
                 self.context.check_lease()
                 save_model(self.model_pt, self._info, weights)
 
-        self.save(position, net, optimizer, ema, is_best, write)
+        self.save(state, is_best, write)
 
     def finish(self) -> None:
         """Wait until all is on disk."""
         self.context.run_on_rank0(self.check)
 
-    def stop(
-        self,
-        position: TrainProgress,
-        net: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        ema: ExponentialMovingAverage | None,
-    ) -> NoReturn:
+    def stop(self, state: TrainState) -> NoReturn:
         """Save, and end this start of the training.
 
         Raises:
             Preempted: always.
         """
-        self.save(position, net, optimizer, ema)
+        self.save(state)
         self.finish()
-        by = next(name for name in self.context.collectives.gather(_name(self.context)) if name)
-        step = position.epoch * self._steps_an_epoch + position.batch
+        signals = self.context.collectives.all_gather(_signal_name(self.context))
         raise Preempted(
-            f"stopped on {by} after step {step} of {self._steps_an_epoch * self.cfg.epochs} "
-            f"(epoch {position.epoch + 1}): saved {self.folder.last}; the same command goes on from there"
+            f"stopped on {next(filter(None, signals))} after step {state.step} of "
+            f"{state.steps_per_epoch * self.cfg.epochs} (epoch {state.progress.epoch + 1}): saved {self.folder.last}; "
+            "the same command goes on from there"
         )
 
-    # What went wrong -------------------------------------------------------------------------------------------
+    # Failures --------------------------------------------------------------------------------------------------
 
     @property
     def failed(self) -> bool:
@@ -246,7 +211,7 @@ class Checkpointer:
             return "there is no checkpoint yet"
         return f"the last good checkpoint is {self.folder.last} (step {self._saved_step})"
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """For ``result.json``: how large a checkpoint is, how long it is written, how long the training waits."""
         if not (self.stall_seconds and self._writer.seconds):
             return {}
@@ -259,20 +224,10 @@ class Checkpointer:
         }
 
 
-def _model_weights(state: dict[str, Any], net: nn.Module, averaged: bool) -> dict[str, Tensor]:
-    """The copied state dict of the model alone, its weights averaged where they are."""
-    prefix = "net."
-    weights: dict[str, Tensor] = state["weights"]
-    own = net.state_dict()
-    if not own.keys() <= weights.keys():  # there is an auxiliary head beside the net
-        weights = {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
-    return {**weights, **state["average"]} if averaged else weights
-
-
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     write_atomic(path, text.encode())
 
 
-def _name(context: RankContext) -> str:
+def _signal_name(context: RankContext) -> str:
     return context.stop.signal.name if context.stop.signal is not None else ""

@@ -1,34 +1,77 @@
-"""What a training sees: its batches of crops, and the weight of each class."""
+"""What a training sees: its batches of random crops, and the weight of each class."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from segdist.config import TrainConfig, parse_size
+from segdist.config import TrainConfig, parse_size, require
 from segdist.data.augment import Augment
 from segdist.data.cityscapes import RandomCrops, WholeImages
 from segdist.data.sampler import StepSampler, shard
 from segdist.runtime.rank_context import RankContext
+from segdist.system.ranks import Ranks
 from segdist.system.signals import leave_signals_to_the_rank
 
 
-def crop_loader(images: WholeImages, sampler: StepSampler, config: TrainConfig) -> DataLoader[Any]:
-    """This rank's batches: images uint8 ``[n, h, w, 3]`` and train ids uint8 ``[n, h, w]``."""
-    cfg = config.training
-    augment = Augment(parse_size(cfg.crop), (cfg.scale_min, cfg.scale_max), cfg.flip)
-    workers = config.dataset.workers
-    return DataLoader(
-        RandomCrops(images, augment, cfg.seed),  # type: ignore[arg-type]
-        batch_sampler=sampler,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        worker_init_fn=leave_signals_to_the_rank,
-        generator=torch.Generator(),  # the loader draws from it, and leaves the rank's random numbers alone
-    )
+class CropLoader:
+    """This rank's batches of random crops; its length is the number of steps in an epoch.
+
+    Args:
+        images: the training split.
+        config: gives crop, augmentation, batch, seed and workers.
+        ranks: who is asking.
+
+    Raises:
+        ConfigError: where a step has too few images for the ranks and their ``--accumulate``.
+    """
+
+    def __init__(self, images: WholeImages, config: TrainConfig, ranks: Ranks) -> None:
+        cfg, workers = config.training, config.dataset.workers
+        self.images = images
+        self._sampler = StepSampler(len(images), cfg.batch, ranks, cfg.seed)
+        least = ranks.world * cfg.accumulate
+        require(
+            self.batch_size >= least,
+            f"--accumulate {cfg.accumulate}: {ranks.world} ranks share {self.batch_size} images a step; "
+            f"give a --batch of at least {least}, or fewer parts",
+        )
+        augment = Augment(parse_size(cfg.crop), (cfg.scale_min, cfg.scale_max), cfg.flip)
+        self._loader: DataLoader[Any] = DataLoader(
+            RandomCrops(images, augment, cfg.seed),  # type: ignore[arg-type]
+            batch_sampler=self._sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            worker_init_fn=leave_signals_to_the_rank,
+            generator=torch.Generator(),  # the loader draws from it, and leaves the rank's random numbers alone
+        )
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    @property
+    def batch_size(self) -> int:
+        """Images a step, over all ranks."""
+        return self._sampler.batch
+
+    def batches(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """This rank's share of each step of an epoch (from 0), from step ``first`` of it (from 0) on.
+
+        Yields:
+            images uint8 ``[n, h, w, 3]`` and train ids uint8 ``[n, h, w]``.
+        """
+        self._sampler.epoch, self._sampler.first = epoch, first
+        return iter(self._loader)
+
+    def image_names(self, epoch: int, batch: int, ranks: Iterable[int]) -> list[str]:
+        """File names of the images that some ranks have in a step of an epoch (both from 0)."""
+        step = self._sampler.steps(epoch)[batch]
+        indices = [index for rank in ranks for index in step[rank :: self._sampler.ranks.world]]
+        return [self.images.samples[index].image.name for index in indices]
 
 
 def class_weights(images: WholeImages, context: RankContext, classes: int, balance: float) -> Tensor:
@@ -43,7 +86,7 @@ def class_weights(images: WholeImages, context: RankContext, classes: int, balan
     counts = torch.zeros(256, dtype=torch.int64)
     for index in shard(len(images), context.ranks):
         counts += torch.bincount(torch.from_numpy(images.label(index)).flatten().long(), minlength=256)
-    share = context.collectives.sum(counts)[:classes].double()
+    share = context.collectives.all_reduce(counts)[:classes].double()
     share /= share.sum()
     weights = torch.where(share > 0, share**-balance, 1.0)
     return (weights / (weights * share).sum()).float()

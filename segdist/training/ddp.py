@@ -1,9 +1,9 @@
-"""The net over several ranks: DDP, and batch normalization's averages over all of them."""
+"""The net over several ranks: DDP, and batch normalization's running statistics over all of them."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from segdist.config import STRIDE
@@ -12,7 +12,7 @@ from segdist.runtime.precision import Precision
 from segdist.runtime.rank_context import RankContext
 
 
-def distribute(net: nn.Module, context: RankContext, precision: Precision) -> nn.Module:
+def wrap_ddp(net: nn.Module, context: RankContext, precision: Precision) -> nn.Module:
     """The net as DDP trains it; itself where there is one rank.
 
     DDP orders its buckets anew after the first backward pass, and with the order the rounding of sums over more than
@@ -24,7 +24,7 @@ def distribute(net: nn.Module, context: RankContext, precision: Precision) -> nn
     distributed = DistributedDataParallel(
         net,
         process_group=context.collectives.gradient_group,
-        broadcast_buffers=False,  # batch normalization's averages are united once an epoch, over all ranks
+        broadcast_buffers=False,  # batch normalization's running statistics are averaged over all ranks once an epoch
         gradient_as_bucket_view=True,
     )
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
@@ -39,11 +39,16 @@ def distribute(net: nn.Module, context: RankContext, precision: Precision) -> nn
     return distributed
 
 
-def average_batch_norm_stats(net: nn.Module, context: RankContext) -> None:
-    """Replace batch normalization's running averages by their mean over all ranks; each saw other samples."""
+def running_stats(net: nn.Module) -> dict[str, Tensor]:
+    """Batch normalization's running means and variances by name: what each rank has of its own within an epoch."""
+    return {name: b for name, b in net.named_buffers() if name.endswith(("running_mean", "running_var"))}
+
+
+def average_running_stats(net: nn.Module, context: RankContext) -> None:
+    """Replace batch normalization's running statistics by their mean over all ranks; each saw other samples."""
     if context.ranks.world == 1:
         return
-    buffers = [b for name, b in net.named_buffers() if name.endswith(("running_mean", "running_var"))]
-    flat = context.collectives.sum(torch.cat([b.flatten().double() for b in buffers])) / context.ranks.world
-    for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers])):
+    buffers = list(running_stats(net).values())
+    total = context.collectives.all_reduce(torch.cat([b.flatten().double() for b in buffers]))
+    for buffer, mean in zip(buffers, (total / context.ranks.world).split([b.numel() for b in buffers])):
         buffer.copy_(mean.reshape(buffer.shape))

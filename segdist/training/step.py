@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from segdist.config import TrainingConfig
-from segdist.models.aux_head import main_and_aux_logits, without_aux_head
+from segdist.models.aux_head import main_and_aux_logits
 from segdist.models.forward import predict_logits, to_input
 from segdist.runtime.precision import Precision
 from segdist.runtime.rank_context import Rank0Failed, RankContext
-from segdist.training.ema import ExponentialMovingAverage
-from segdist.training.loss import PixelLoss
+from segdist.training.loss import PixelCrossEntropy
 from segdist.training.optimizer import learning_rate
+from segdist.training.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class StepResult:
 
 
 class HealthCheck(Protocol):
-    """What rank 0 may run into beside the steps: ``check`` raises it, ``found`` says that there is some."""
+    """What may go wrong on rank 0 beside the steps: ``failed`` says that something has, ``check`` raises it."""
 
     @property
     def failed(self) -> bool: ...
@@ -53,88 +53,77 @@ class TrainStep:
     """Does the steps of a training.
 
     Args:
-        net: as it is trained: DDP around it where there are several ranks.
-        bare: the same without DDP.
-        optimizer: of its weights.
-        average: of its weights, or None.
-        session: this rank's.
+        state: of the training; each call does its next step, and changes net, optimizer and EMA, not the progress.
+        net: the state's net as it runs forward: DDP around it where there are several ranks.
+        criterion: of logits and labels.
+        context: this rank's.
         precision: of the forward pass.
-        loss: of logits and labels.
-        how: the options.
-        steps: of the whole training.
+        cfg: the options.
     """
 
     def __init__(
         self,
+        state: TrainState,
         net: nn.Module,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        ema: ExponentialMovingAverage | None,
+        criterion: PixelCrossEntropy,
         context: RankContext,
         precision: Precision,
-        loss: PixelLoss,
         cfg: TrainingConfig,
-        steps: int,
     ) -> None:
+        self.state = state
         self.net = net
-        self.module = module
-        self.optimizer = optimizer
-        self.ema = ema
+        self.criterion = criterion
         self.context = context
         self.precision = precision
-        self.loss = loss
         self.cfg = cfg
-        self.steps = steps
-        self._weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._weights = [parameter for parameter in state.net.parameters() if parameter.requires_grad]
 
     def lr(self, step: int) -> float:
         """Learning rate of ``step`` (from 0)."""
-        return learning_rate(self.cfg, step, self.steps)
+        return learning_rate(self.cfg, step, self.cfg.epochs * self.state.steps_per_epoch)
 
-    def __call__(
-        self, images: Tensor, labels: Tensor, step: int, save_is_due: bool, trouble: HealthCheck
-    ) -> StepResult:
-        """Do step ``step`` (from 0) with this rank's samples.
+    def __call__(self, images: Tensor, labels: Tensor, save_is_due: bool, health: HealthCheck) -> StepResult:
+        """Do the next step with this rank's samples.
 
-        Shapes: images uint8 ``[n, h, w, 3]``, labels uint8 ``[n, h, w]``, n at least ``how.accumulate``.
+        Shapes: images uint8 ``[n, h, w, 3]``, labels uint8 ``[n, h, w]``, n at least ``cfg.accumulate``.
 
         Raises:
-            Rank0Failed: where rank 0 is in trouble; on rank 0 that trouble itself.
+            Rank0Failed: where something is wrong on rank 0; on rank 0 the error itself.
         """
-        for group in self.optimizer.param_groups:
+        state, step, world = self.state, self.state.step, self.context.ranks.world
+        for group in state.optimizer.param_groups:
             group["lr"] = self.lr(step)
-        statistics = [buffer.clone() for buffer in self.module.buffers()] if self.cfg.on_nan == "skip" else []
-        self.optimizer.zero_grad(set_to_none=True)
+        buffers = [buffer.clone() for buffer in state.net.buffers()] if self.cfg.on_nan == "skip" else []
+        state.optimizer.zero_grad(set_to_none=True)
         parts = list(zip(images.tensor_split(self.cfg.accumulate), labels.tensor_split(self.cfg.accumulate)))
-        scale = 1 / (
-            self.cfg.batch * labels[0].numel()
-        )  # keeps the gradients' size within any arithmetic; taken out again below
+        # Keeps the gradients' size within any arithmetic; taken out again below.
+        scale = 1 / (self.cfg.batch * labels[0].numel())
         loss_sum = weight = 0.0
         for part_images, part_labels in parts[:-1]:
             with self._no_sync():
-                cost, part_weight = self._loss(part_images, part_labels)
-                (cost * scale).backward()
-            loss_sum, weight = loss_sum + float(cost.detach()), weight + part_weight
-        cost, part_weight = self._loss(*parts[-1])
-        loss_sum, weight = loss_sum + float(cost.detach()), weight + part_weight
+                loss, part_weight = self._loss(part_images, part_labels)
+                (loss * scale).backward()
+            loss_sum, weight = loss_sum + float(loss.detach()), weight + part_weight
+        loss, part_weight = self._loss(*parts[-1])
+        loss_sum, weight = loss_sum + float(loss.detach()), weight + part_weight
         self.context.heartbeat(step, "exchanges the loss")
-        end = self._reduce_stats(loss_sum, weight, save_is_due, trouble)
-        if not end.bad_ranks:
+        result = self._reduce_stats(loss_sum, weight, save_is_due, health)
+        if not result.bad_ranks:
             self.context.heartbeat(step, "backward pass")
-            (cost * scale).backward()
+            (loss * scale).backward()
             # DDP takes the mean over ranks: times their number over all weight, it is the mean over all pixels,
-            # however unevenly the step's samples and ignored pixels are spread.
-            if not self._scale_gradients(self.context.ranks.world / (scale * max(end.weight, 1e-6))):
-                end = StepResult(end.loss_sum, end.weight, end.stop, end.save, tuple(range(self.context.ranks.world)))
-        if end.bad_ranks:
-            self.optimizer.zero_grad(set_to_none=True)
-            for buffer, before in zip(self.module.buffers(), statistics):
+            # however unevenly the step's samples and ignored pixels are distributed.
+            if not self._scale_gradients(world / (scale * max(result.weight, 1e-6))):
+                result = replace(result, bad_ranks=tuple(range(world)))
+        if result.bad_ranks:
+            state.optimizer.zero_grad(set_to_none=True)
+            for buffer, before in zip(state.net.buffers(), buffers):
                 buffer.copy_(before)
-            return end
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update(without_aux_head(self.module), step)
-        return end
+            return result
+        state.optimizer.step()
+        if state.ema is not None:
+            state.ema.update(state.model, step)
+        return result
 
     def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, float]:
         """The summed loss of some samples, the auxiliary head's part in it, and the weight of their pixels.
@@ -142,21 +131,21 @@ class TrainStep:
         Hard pixels are chosen by the main head, and both heads learn from the same: their weight divides both sums.
         """
         inputs, size = to_input(images), (labels.shape[1], labels.shape[2])
-        second: list[Tensor] = []
+        aux_logits: list[Tensor] = []
 
-        def main(padded: Tensor) -> Tensor:
+        def main_head(padded: Tensor) -> Tensor:
             logits, auxiliary = main_and_aux_logits(self.net(padded))
-            second.extend([] if auxiliary is None else [auxiliary])
+            aux_logits.extend([] if auxiliary is None else [auxiliary])
             return logits
 
         with self.precision.autocast():
-            logits = predict_logits(main, inputs, size).float()
-        counted = self.loss.select_hard_pixels(logits, labels)
-        cost, weight = self.loss.forward(logits, counted)
-        for auxiliary in second:
+            logits = predict_logits(main_head, inputs, size).float()
+        hard_labels = self.criterion.select_hard_pixels(logits, labels)
+        loss, weight = self.criterion.cross_entropy(logits, hard_labels)
+        for auxiliary in aux_logits:
             logits = predict_logits(lambda _: auxiliary, inputs, size).float()  # noqa: B023, called at once
-            cost = cost + self.cfg.aux_weight * self.loss.forward(logits, counted)[0]
-        return cost, weight
+            loss = loss + self.cfg.aux_weight * self.criterion.cross_entropy(logits, hard_labels)[0]
+        return loss, weight
 
     def _no_sync(self) -> contextlib.AbstractContextManager[None]:
         """The context of a backward pass whose gradients stay with this rank for now."""
@@ -179,17 +168,17 @@ class TrainStep:
         torch._foreach_mul_(gradients, factor)
         return True
 
-    def _reduce_stats(self, loss_sum: float, weight: float, save_is_due: bool, trouble: HealthCheck) -> StepResult:
-        """The one exchange of a step besides the gradients: sums of the loss, and who wants what."""
+    def _reduce_stats(self, loss_sum: float, weight: float, save_is_due: bool, health: HealthCheck) -> StepResult:
+        """The one exchange of a step besides the gradients: sums of the loss, and which ranks ask for what."""
         context = self.context
         finite = math.isfinite(loss_sum)
-        mine = [loss_sum if finite else 0.0, weight]
-        mine += [float(flag) for flag in (bool(context.stop), save_is_due, context.is_rank0 and trouble.failed)]
-        mine += [float(not finite and rank == context.ranks.rank) for rank in range(context.ranks.world)]
-        total, everywhere, stop, save, failed, *bad = context.collectives.sum(
-            torch.tensor(mine, dtype=torch.float64)
+        own = [loss_sum if finite else 0.0, weight]
+        own += [float(flag) for flag in (bool(context.stop), save_is_due, context.is_rank0 and health.failed)]
+        own += [float(not finite and rank == context.ranks.rank) for rank in range(context.ranks.world)]
+        total, total_weight, stop, save, failed, *bad = context.collectives.all_reduce(
+            torch.tensor(own, dtype=torch.float64)
         ).tolist()
         if failed:
-            trouble.check()
+            health.check()
             raise Rank0Failed("rank 0 cannot go on; its log says why")
-        return StepResult(total, everywhere, stop > 0, save > 0, tuple(rank for rank, flag in enumerate(bad) if flag))
+        return StepResult(total, total_weight, stop > 0, save > 0, tuple(rank for rank, flag in enumerate(bad) if flag))

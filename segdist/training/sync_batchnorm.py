@@ -38,7 +38,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         return normalized
 
 
-def synchronize_batchnorm(net: nn.Module, group: dist.ProcessGroup) -> nn.Module:
+def convert_sync_batchnorm(net: nn.Module, group: dist.ProcessGroup) -> nn.Module:
     """Put :class:`SyncBatchNorm2d` in the place of each ``BatchNorm2d``, with the same parameters; gives the net."""
     for name, child in list(net.named_children()):
         if type(child) is nn.BatchNorm2d:
@@ -47,7 +47,7 @@ def synchronize_batchnorm(net: nn.Module, group: dist.ProcessGroup) -> nn.Module
             synced.group = group
             setattr(net, name, synced)
         else:
-            synchronize_batchnorm(child, group)
+            convert_sync_batchnorm(child, group)
     return net
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from segdist.models.build import build_net
 from segdist.models.forward import predict_logits
-from segdist.training.async_writer import Snapshot, Writer
+from segdist.training.async_writer import AsyncWriter, Snapshot
 from segdist.training.checkpoint_file import CheckpointFolder
 
 BATCH = 2
@@ -25,7 +25,7 @@ def bench_checkpoint_stall(tmp_path: Path) -> None:
     optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9)
     images = torch.randn(BATCH, 3, 256, 512).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 19, (BATCH, 256, 512))
-    folder, snapshot, writer = CheckpointFolder(tmp_path / "checkpoints", keep=2), Snapshot(), Writer()
+    folder, snapshot, writer = CheckpointFolder(tmp_path / "checkpoints", keep=2), Snapshot(), AsyncWriter()
 
     def step() -> float:
         start = time.perf_counter()

@@ -29,13 +29,13 @@ def bench_two_ranks_over_one(model: str, width: int, tmp_path: Path) -> None:
     labels = load_label_set("cityscapes19")
     net = build_net(model, len(labels), width)
     save_model(tmp_path / "model.pt", ModelInfo(model, width, labels, count_parameters(net)), net.state_dict())
-    what = EvaluationConfig(sizes=("256x512",), overlays=0, latency_runs=1, latency_warmup=1)
+    evaluation = EvaluationConfig(sizes=("256x512",), overlays=0, latency_runs=1, latency_warmup=1)
     took: dict[int, float] = {}
     lines = []
     for world in (1, 2) * 3:  # the best of three: the machine may be shared
         config = EvaluateConfig(
             str(tmp_path / "run"), f"on-{world}", str(tmp_path / "model.pt"), True,
-            DatasetConfig(str(data), "cityscapes19"), what, RuntimeConfig(threads=1),
+            DatasetConfig(str(data), "cityscapes19"), evaluation, RuntimeConfig(threads=1),
         )  # fmt: skip
         assert run_ranks(world, partial(run_rank, "evaluate", config)) == [0] * world
         values = RunFolder(tmp_path / "run").step("evaluate", config.name).read_result().metrics["sizes"]["256x512"]

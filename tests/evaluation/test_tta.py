@@ -36,8 +36,8 @@ def test_a_net_that_sees_single_pixels_says_the_same_through_any_window(image: t
     whole = InferenceMode((64, 96)).predict(brightness, image, (64, 96))
     for window, stride in (((32, 32), (16, 32)), ((48, 40), (31, 7)), ((100, 200), (50, 50))):
         torch.testing.assert_close(slide_inference(brightness, image, window, stride), whole)
-    view = InferenceMode((64, 96), window=(32, 64))
-    torch.testing.assert_close(view.predict(brightness, image, (64, 96)), whole)
+    mode = InferenceMode((64, 96), window=(32, 64))
+    torch.testing.assert_close(mode.predict(brightness, image, (64, 96)), whole)
 
 
 def test_overlapping_windows_give_their_mean() -> None:
@@ -60,11 +60,11 @@ def test_logits_are_upsampled_to_the_answer(image: torch.Tensor) -> None:
 def test_several_passes_give_the_mean_of_their_probabilities(image: torch.Tensor) -> None:
     passes = [InferenceMode((64, 96)), InferenceMode((32, 48))]
     expected = torch.stack([one.predict(brightness, image, (64, 96)).softmax(1) for one in passes]).mean(0)
-    view = InferenceMode((64, 96), scales=(1.0, 0.5))
-    found = view.predict(brightness, image, (64, 96))
+    mode = InferenceMode((64, 96), scales=(1.0, 0.5))
+    found = mode.predict(brightness, image, (64, 96))
     torch.testing.assert_close(found.softmax(1), expected)
     torch.testing.assert_close(found.exp(), expected)
-    assert view.num_passes == 2
+    assert mode.num_passes == 2
 
 
 def test_a_mirrored_pass_is_mirrored_back(image: torch.Tensor) -> None:
@@ -74,11 +74,11 @@ def test_a_mirrored_pass_is_mirrored_back(image: torch.Tensor) -> None:
         shown.append(inputs)
         return brightness(inputs)
 
-    view = InferenceMode((64, 96), mirror=True)
-    found = view.predict(net, image, (64, 96))
+    mode = InferenceMode((64, 96), mirror=True)
+    found = mode.predict(net, image, (64, 96))
     assert torch.equal(shown[1], shown[0].flip(3))
     torch.testing.assert_close(found.softmax(1), brightness(image).softmax(1))
-    assert view.num_passes == 2
+    assert mode.num_passes == 2
 
 
 def test_windows_step_by_two_thirds_where_nothing_is_said() -> None:

@@ -146,9 +146,9 @@ def test_an_epoch_of_which_nothing_is_left_ends_the_training(training):
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_validation_loss_that_is_not_finite_is_an_error_with_the_epoch(loss):
-    keeper = SimpleNamespace(last_saved=lambda: "there is no checkpoint yet")
-    position = TrainProgress(epoch=2, losses=[0.5, None])
+    checkpointer = SimpleNamespace(last_saved=lambda: "there is no checkpoint yet")
+    progress = TrainProgress(epoch=2, losses=[0.5, None])
     said = f"epoch 3: the validation loss is {loss}; --lr 0.01 may be too large; there is no checkpoint yet"
     with pytest.raises(FloatingPointError, match=re.escape(said)):
-        require_trained(position, loss, TrainingConfig(lr=0.01), keeper)
-    require_trained(position, 0.5, TrainingConfig(), keeper)
+        require_trained(progress, loss, TrainingConfig(lr=0.01), checkpointer)
+    require_trained(progress, 0.5, TrainingConfig(), checkpointer)

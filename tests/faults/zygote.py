@@ -20,12 +20,12 @@ import torch._dynamo  # noqa: F401, the optimizers import it late, for 3 s
 import tyro  # noqa: F401
 
 import segdist.__main__
+import segdist.data.cityscapes
 import segdist.tasks.frame
-import segdist.tasks.train
 import segdist.training.checkpoint_file
 import segdist.training.step
 from segdist.system.signals import StopFlag
-from segdist.training.loss import PixelLoss
+from segdist.training.loss import PixelCrossEntropy
 
 
 def die_now():
@@ -103,20 +103,20 @@ PLACES = {
     "fsync": (os, "fsync"),
     "replace": (Path, "replace"),  # before a finished file gets its name
     "link": (os, "link"),
-    "image": (segdist.tasks.train.WholeImages, "__getitem__"),
+    "image": (segdist.data.cityscapes.WholeImages, "__getitem__"),
 }
 
 
 def make_not_finite(counts):
     """Give the losses of those steps (from 1) no finite value; what the net keeps of the step is spoilt as well."""
-    original, calls = PixelLoss.forward, 0
+    original, calls = PixelCrossEntropy.cross_entropy, 0
 
     def spoilt(self, logits, labels):
         nonlocal calls
         calls += 1
         return original(self, logits * float("nan") if calls in counts else logits, labels)
 
-    PixelLoss.forward = spoilt
+    PixelCrossEntropy.cross_entropy = spoilt
 
 
 def set_clock(seconds):

@@ -6,7 +6,7 @@ import torch
 from segdist.config import ConfigError
 from segdist.data.labels import load_label_set
 from segdist.models.build import build_net, count_parameters
-from segdist.models.init_weights import load_initial, load_pretrained
+from segdist.models.init_weights import load_init_weights, load_pretrained
 from segdist.models.model_file import ModelInfo, load_model, save_model
 
 
@@ -40,7 +40,7 @@ def test_a_file_that_is_no_model_is_refused_with_its_name(tmp_path, content, mes
     assert str(path) in str(refused.value)
 
 
-def test_a_file_that_holds_code_is_not_run(tmp_path):
+def test_a_file_that_holds_code_is_not_run(tmp_path, capsys):
     class Evil:
         def __reduce__(self):
             return (print, ("run!",))
@@ -48,6 +48,9 @@ def test_a_file_that_holds_code_is_not_run(tmp_path):
     torch.save({"format": Evil()}, tmp_path / "model.pt")
     with pytest.raises(ConfigError, match="holds no weights that can be read"):
         load_model(tmp_path / "model.pt")
+    assert capsys.readouterr().out == ""
+    torch.load(tmp_path / "model.pt", weights_only=False)
+    assert capsys.readouterr().out == "run!\n"  # it would have been
 
 
 def imagenet_file(path):
@@ -65,12 +68,12 @@ def test_the_official_imagenet_weights_load_but_for_the_head(tmp_path):
     weights = imagenet_file(tmp_path / "imagenet.pth")
     net = build_net("hrnetv2_w18", 13)
     loaded = load_pretrained(net, str(tmp_path / "imagenet.pth"))
-    assert (loaded.taken, loaded.wanted) == (len(weights) - 2, len(net.state_dict()))
-    assert loaded.not_in_net == ("incre_modules.0.0.conv1.weight", "classifier.weight")
-    assert {name.split(".")[0] for name in loaded.not_in_file} == {"last_layer"}
+    assert (loaded.num_loaded, loaded.num_tensors) == (len(weights) - 2, len(net.state_dict()))
+    assert loaded.unexpected_keys == ("incre_modules.0.0.conv1.weight", "classifier.weight")
+    assert {name.split(".")[0] for name in loaded.missing_keys} == {"last_layer"}
     assert torch.equal(net.conv1.weight, weights["conv1.weight"])
     lines = loaded.lines()
-    assert f"{loaded.taken} of the net's {loaded.wanted} tensors loaded" in lines[0]
+    assert f"{loaded.num_loaded} of the net's {loaded.num_tensors} tensors loaded" in lines[0]
     assert "2 left out, the net has none of that name: incre_modules.0.0.conv1.weight, classifier.weight" in lines[1]
     assert "keep their fresh values, not in the file: last_layer.0.weight" in lines[2]
 
@@ -80,17 +83,17 @@ def test_the_official_cityscapes_weights_load_from_under_their_wrapper(tmp_path)
     torch.save({"state_dict": {f"model.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "cityscapes.pth")
     net = build_net("hrnetv2_w18", 19)
     loaded = load_pretrained(net, str(tmp_path / "cityscapes.pth"))
-    assert loaded.taken == loaded.wanted
+    assert loaded.num_loaded == loaded.num_tensors
     net13 = build_net("hrnetv2_w18", 13)
     other = load_pretrained(net13, str(tmp_path / "cityscapes.pth"))
-    assert [line.split()[0] for line in other.other_shape] == ["last_layer.3.weight", "last_layer.3.bias"]
-    assert "(19, 270, 1, 1) for (13, 270, 1, 1)" in other.other_shape[0]
+    assert [line.split()[0] for line in other.mismatched_keys] == ["last_layer.3.weight", "last_layer.3.bias"]
+    assert "(19, 270, 1, 1) for (13, 270, 1, 1)" in other.mismatched_keys[0]
 
 
 def test_this_suites_own_model_is_a_start_too(tmp_path):
     net = build_net("unet", 13, 8)
     save_model(tmp_path / "m.pt", ModelInfo("unet", 8, load_label_set("street13"), 1), net.state_dict())
-    assert load_pretrained(build_net("unet", 13, 8), str(tmp_path / "m.pt")).not_in_file == ()
+    assert load_pretrained(build_net("unet", 13, 8), str(tmp_path / "m.pt")).missing_keys == ()
 
 
 def test_a_file_of_which_nothing_fits_is_refused(tmp_path):
@@ -108,12 +111,12 @@ def test_a_file_of_which_nothing_fits_is_refused(tmp_path):
 def test_imagenet_weights_want_the_whole_backbone(tmp_path):
     weights = imagenet_file(tmp_path / "whole.pth")
     net = build_net("hrnetv2_w18", 13)
-    assert load_initial(net, "imagenet", str(tmp_path / "whole.pth")).taken == len(weights) - 2
+    assert load_init_weights(net, "imagenet", str(tmp_path / "whole.pth")).num_loaded == len(weights) - 2
     lacking = {name: tensor for name, tensor in weights.items() if name != "conv1.weight"}
     torch.save({**lacking, "stage4.2.fuse_layers.3.2.0.1.bias": torch.zeros(3)}, tmp_path / "lacking.pth")
     said = r"--init imagenet .*: lacks 2 tensors of the net's backbone \(first: conv1.weight\); give the classification"
     with pytest.raises(ConfigError, match=said):
-        load_initial(net, "imagenet", str(tmp_path / "lacking.pth"))
-    assert load_initial(net, "weights", str(tmp_path / "lacking.pth")).taken == len(weights) - 4
+        load_init_weights(net, "imagenet", str(tmp_path / "lacking.pth"))
+    assert load_init_weights(net, "weights", str(tmp_path / "lacking.pth")).num_loaded == len(weights) - 4
     with pytest.raises(ConfigError, match=r"imagenet .*: lacks \d+ tensors"):
-        load_initial(build_net("hrnetv2_w48", 13), "imagenet", str(tmp_path / "whole.pth"))
+        load_init_weights(build_net("hrnetv2_w48", 13), "imagenet", str(tmp_path / "whole.pth"))

@@ -94,9 +94,9 @@ def test_three_ranks_add_and_gather():
         c = Collectives(detect_ranks(os.environ), "gloo")
         assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
         big = 2**60 + 1  # exact in int64 only
-        total = c.sum(torch.tensor([rank, big]))
+        total = c.all_reduce(torch.tensor([rank, big]))
         assert total.tolist() == [3, 3 * big], total
-        assert c.gather({"rank": rank}) == [{"rank": 0}, {"rank": 1}, {"rank": 2}]
+        assert c.all_gather({"rank": rank}) == [{"rank": 0}, {"rank": 1}, {"rank": 2}]
         c.barrier()
         c.close()
         """,

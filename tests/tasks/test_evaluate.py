@@ -16,7 +16,7 @@ from segdist.__main__ import run_rank
 from segdist.config import ConfigError, DatasetConfig, EvaluateConfig, EvaluationConfig, RuntimeConfig
 from segdist.data.labels import load_label_set
 from segdist.models.build import build_net, count_parameters
-from segdist.models.load import Model
+from segdist.models.load import LoadedModel
 from segdist.models.model_file import ModelInfo, save_model
 from segdist.run.folder import RunFolder
 from segdist.run.result import Result
@@ -45,10 +45,10 @@ def evaluate_here(
     net = NearestColour(known).eval()
     info = ModelInfo("nearest", 0, known, count_parameters(net))
     precision = options.pop("precision", "fp32")
-    model = Model(net, info, precision, 1000, None, {"48x96": 48 * 96 * 3 * len(known)})
+    model = LoadedModel(net, info, precision, 1000, None, {"48x96": 48 * 96 * 3 * len(known)})
     monkeypatch.setattr("segdist.tasks.evaluate.load_model_file", lambda *_: model)
-    what = EvaluationConfig(**{"sizes": ("48x96",), "latency_runs": 2, "latency_warmup": 0, **options})
-    config = EvaluateConfig(str(run), name, None, True, DatasetConfig(str(data), labels), what, QUICK)
+    evaluation = EvaluationConfig(**{"sizes": ("48x96",), "latency_runs": 2, "latency_warmup": 0, **options})
+    config = EvaluateConfig(str(run), name, None, True, DatasetConfig(str(data), labels), evaluation, QUICK)
     step = RunFolder(run).step("evaluate", name)
     ranks = detect_ranks({})
     context = RankContext(ranks, [0], read_cpu(), Collectives(ranks, "gloo"), step, QUICK)
@@ -127,11 +127,11 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_1_2_3_4_and_7_ranks_count_the_same_integers(untrained: Path, colours: Path, tmp_path: Path) -> None:
-    what = EvaluationConfig(sizes=("48x96", "64x128"), latency_runs=1, latency_warmup=0, export=True, overlays=3)
+    evaluation = EvaluationConfig(sizes=("48x96", "64x128"), latency_runs=1, latency_warmup=0, export=True, overlays=3)
     dataset = DatasetConfig(str(colours), "cityscapes19")
     found = {}
     for world in (1, 2, 3, 4, 7):
-        config = EvaluateConfig(str(tmp_path), f"on-{world}", str(untrained), False, dataset, what, QUICK)
+        config = EvaluateConfig(str(tmp_path), f"on-{world}", str(untrained), False, dataset, evaluation, QUICK)
         assert run_ranks(world, partial(run_rank, "evaluate", config)) == [0] * world
         step = RunFolder(tmp_path).step("evaluate", config.name)
         assert step.read_result().metrics["images"] == 16
@@ -149,9 +149,9 @@ def test_result_has_latency_memory_compute_and_where_the_time_went(
     untrained: Path, colours: Path, tmp_path: Path
 ) -> None:
     for precision in ("fp32", "bf16"):
-        what = EvaluationConfig(sizes=("64x128",), latency_runs=3, latency_warmup=1, eval_precision=precision)
+        evaluation = EvaluationConfig(sizes=("64x128",), latency_runs=3, latency_warmup=1, eval_precision=precision)
         dataset = DatasetConfig(str(colours), "cityscapes19")
-        config = EvaluateConfig(str(tmp_path), precision, str(untrained), False, dataset, what, QUICK)
+        config = EvaluateConfig(str(tmp_path), precision, str(untrained), False, dataset, evaluation, QUICK)
         assert run_ranks(2, partial(run_rank, "evaluate", config)) == [0, 0]
         result = RunFolder(tmp_path).step("evaluate", precision).read_result()
         values = result.metrics["sizes"]["64x128"]
@@ -251,7 +251,7 @@ def test_the_rule_for_absent_classes_is_an_option(
         ({"scales": (0.5, 0.0)}, "--scales 0.5 0.0: must be above 0"),
     ],
 )
-def test_a_view_that_leaves_holes_is_refused(options: dict[str, Any], message: str) -> None:
+def test_a_window_that_leaves_holes_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EvaluationConfig(**options)
 

@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from segdist.models.model_file import load_model
+from segdist.data.labels import load_label_set
+from segdist.models.build import build_net, count_parameters
+from segdist.models.model_file import ModelInfo, load_model, save_model
 from segdist.run.folder import RunFolder
 from segdist.run.result import read_metrics
+
+from ..evaluation.fixture import NearestColour, colour_data
 
 SMALL = ("--width", "4", "--epochs", "2", "--crop", "64x128", "--batch", "4", "--workers", "0", "--ipex", "off")
 
@@ -84,20 +88,49 @@ def test_evaluation_counts_the_same_on_1_and_3_ranks(trained, streets, run_pytho
     assert len(pictures) == 8
 
 
-def test_a_goal_that_is_missed_says_so_exits_with_3_and_keeps_the_best_model(trained, streets, run_python):
-    run, _ = trained
-    options = ("--run", run.path, "--data", streets, "--tuning-size", "64x128", "--ipex", "off", "--max-trials", "1")
-    impossible = ("--accuracy-drop", "0", "--calibration-images", "1")
-    done = run_python("segdist.launch", "quantize", *options, *impossible)
+def model_that_int8_ruins(path):
+    """A UNet that tells classes by their colours, and has a channel beside them that is 100 000 times as large.
+
+    One range holds for all channels of a tensor, so int8 has no level left for the colours.
+    """
+    labels = load_label_set("cityscapes19")
+    net, colours = build_net("unet", len(labels), 4), NearestColour(labels).conv
+    factors = torch.tensor([1.0, 1.0, 1.0, 1e5])
+    with torch.no_grad():
+        for block in (net.down[0], net.merge[-1]):
+            for conv in (block[0], block[3]):
+                conv.weight.zero_()
+                for channel in range(4):  # of eight channels the first four are the skip connection's
+                    conv.weight[channel, channel % conv.in_channels, 1, 1] = 1.0
+        net.down[0][0].weight.mul_(factors[:, None, None, None])
+        net.down[0][1].bias.copy_(3 * factors)  # normalized colours are above -3: no ReLU cuts them
+        net.head.weight.zero_()
+        net.head.weight[:, :3] = colours.weight
+        net.head.bias.copy_(colours.bias - 3 * colours.weight.sum((1, 2, 3)))
+    save_model(path, ModelInfo("unet", 4, labels, count_parameters(net)), net.state_dict())
+
+
+def test_a_goal_that_is_missed_says_so_exits_with_3_and_keeps_the_best_model(run_python, tmp_path):
+    data, run = tmp_path / "data", RunFolder(tmp_path / "run")
+    for split in ("train", "val"):
+        colour_data(data, 4, split=split)
+    model_that_int8_ruins(tmp_path / "model.pt")
+    options = ("--run", run.path, "--data", data, "--labels", "cityscapes19", "--weights", tmp_path / "model.pt")
+    quick = ("--tuning-size", "48x96", "--ipex", "off", "--max-trials", "1", "--calibration-images", "2")
+    done = run_python("segdist.launch", "quantize", *options, *quick)
+    assert done.returncode == 3, done.stdout + done.stderr
     result = run.step("quantize").read_result()
-    if result.metrics["goal_met"]:  # then int8 lost nothing at all on these 5 images: no miss to be seen
-        assert (done.returncode, result.status) == (0, "completed")
-    else:
-        assert done.returncode == 3
-        assert result.status == "failed"
-        assert result.error.startswith("MISSED: int8 mIoU")
+    assert result.status == "failed"
+    assert result.error.startswith("MISSED: int8 mIoU")
+    assert result.metrics["goal_met"] is False
+    assert result.metrics["baseline_miou_pct"] > 20 > 2 * result.metrics["miou_pct"]
     assert run.model_int8.exists()
     assert not (run.path / "nc_workspace").exists()
+    allowed = run_python("segdist.launch", "quantize", *options, *quick, "--overwrite", "--allow-miss")
+    assert allowed.returncode == 0, allowed.stdout + allowed.stderr
+    result = run.step("quantize").read_result()
+    assert (result.status, result.metrics["goal_met"]) == ("completed", False)
+    assert "MISSED, as allowed: int8 mIoU" in allowed.stdout
 
 
 def test_an_int8_model_is_evaluated_in_a_fresh_process(trained, streets, run_python):
@@ -190,4 +223,5 @@ def test_starting_from_the_own_model_says_how_much_of_it_loaded(trained, streets
         "segdist", "train", "--run", tmp_path, "--data", streets, *SMALL, "--init", "weights", run.model_pt
     )
     assert done.returncode == 0, done.stderr
-    assert "tensors loaded" in done.stdout
+    count = len(load_model(run.model_pt)[0].state_dict())
+    assert f"init {run.model_pt}: {count} of the net's {count} tensors loaded\n" in done.stdout

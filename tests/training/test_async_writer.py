@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from segdist.training.async_writer import NICE, Snapshot, Writer
+from segdist.training.async_writer import NICENESS, AsyncWriter, Snapshot
 
 
 def test_a_copy_is_not_changed_by_what_the_training_does_next():
@@ -31,7 +31,7 @@ def test_the_layout_in_memory_is_kept_and_the_memory_is_used_again():
 
 
 def test_the_work_is_done_beside_at_a_lower_priority():
-    writer, go, seen = Writer(), threading.Event(), []
+    writer, go, seen = AsyncWriter(), threading.Event(), []
 
     def work():
         go.wait()
@@ -42,7 +42,7 @@ def test_the_work_is_done_beside_at_a_lower_priority():
     assert seen == []
     go.set()
     writer.wait()
-    assert seen == [min(before + NICE, 19)]
+    assert seen == [min(before + NICENESS, 19)]
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
     assert len(writer.seconds) == 1
     assert not writer.failed
@@ -53,14 +53,14 @@ def test_where_the_priority_cannot_be_changed_the_work_is_done_all_the_same(monk
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "setpriority", refuse)
-    writer, done = Writer(), []
+    writer, done = AsyncWriter(), []
     writer.start(lambda: done.append(1))
     writer.wait()
     assert done == [1]
 
 
 def test_an_error_is_known_at_once_and_raised_once_to_who_waits():
-    writer = Writer()
+    writer = AsyncWriter()
 
     def work():
         raise OSError(28, "No space left on device")

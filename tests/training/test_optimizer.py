@@ -10,8 +10,8 @@ from segdist.training.optimizer import learning_rate
 
 
 def test_the_rate_rises_in_equal_parts_and_falls_as_a_polynomial():
-    how = TrainingConfig(lr=0.4, warmup=4, poly_power=0.9)
-    rates = [learning_rate(how, step, 20) for step in range(20)]
+    cfg = TrainingConfig(lr=0.4, warmup=4, poly_power=0.9)
+    rates = [learning_rate(cfg, step, 20) for step in range(20)]
     for step, rate in enumerate(rates):
         assert rate == pytest.approx(0.4 * (1 - step / 20) ** 0.9 * min(1, (step + 1) / 4))
     assert learning_rate(TrainingConfig(lr=0.4, poly_power=0), 19, 20) == 0.4
@@ -19,24 +19,24 @@ def test_the_rate_rises_in_equal_parts_and_falls_as_a_polynomial():
 
 def test_the_average_follows_the_weights_by_its_decay():
     net = nn.Linear(3, 2, bias=False)
-    average = ExponentialMovingAverage(net, 0.9)
+    ema = ExponentialMovingAverage(net, 0.9)
     expected = net.weight.detach().clone()
     for step in range(30):
         with torch.no_grad():
             net.weight += 1.0
-        average.update(net, step)
+        ema.update(net, step)
         decay = min(0.9, (1 + step + 1) / (10 + step + 1))
         expected = decay * expected + (1 - decay) * net.weight.detach()
-    assert torch.allclose(average.weights["weight"], expected, rtol=1e-5)
+    assert torch.allclose(ema.weights["weight"], expected, rtol=1e-5)
 
 
 def test_the_average_takes_the_weights_place_for_a_while():
     net = nn.Linear(3, 2)
-    average = ExponentialMovingAverage(net, 0.9)
+    ema = ExponentialMovingAverage(net, 0.9)
     start = net.weight.detach().clone()
     with torch.no_grad():
         net.weight += 1.0
-    with average.swapped_in(net):
+    with ema.swapped_in(net):
         assert torch.equal(net.weight, start)
     assert torch.equal(net.weight, start + 1.0)
 

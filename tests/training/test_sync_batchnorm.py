@@ -8,21 +8,21 @@ import torch
 from torch import nn
 
 from segdist.run.result import read_metrics
-from segdist.training.sync_batchnorm import SyncBatchNorm2d, synchronize_batchnorm
+from segdist.training.sync_batchnorm import SyncBatchNorm2d, convert_sync_batchnorm
 
 from ..faults.harness import Training
 
 CODE = """
 import sys, torch, torch.distributed as dist
 from torch import nn
-from segdist.training.sync_batchnorm import synchronize_batchnorm
+from segdist.training.sync_batchnorm import convert_sync_batchnorm
 rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
 case = torch.load(f"{folder}/case.pt")
 net = nn.Sequential(nn.BatchNorm2d(5), nn.Conv2d(5, 3, 3), nn.BatchNorm2d(3))
 net.load_state_dict(case["state"])
-synchronize_batchnorm(net, dist.group.WORLD)
+convert_sync_batchnorm(net, dist.group.WORLD)
 own = case["x"].split(case["shares"])[rank].clone().requires_grad_()
 y = net(own)
 (y * case["towards"].split(case["shares"])[rank]).sum().backward()
@@ -66,7 +66,7 @@ def test_it_has_the_same_parameters_and_is_plain_in_eval_mode():
     names, weight = list(net.state_dict()), net[0][0].weight
     x = torch.randn(2, 3, 4, 4)
     expected = net.eval()(x)
-    synchronize_batchnorm(net, None)
+    convert_sync_batchnorm(net, None)
     assert isinstance(net[0][0], SyncBatchNorm2d)
     assert net[0][0].weight is weight
     assert list(net.state_dict()) == names
