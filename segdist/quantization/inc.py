@@ -1,4 +1,4 @@
-"""Static int8 by Intel Neural Compressor (INC), tuned until an accuracy goal is met; and the file of an int8 model.
+"""Static int8 by Intel Neural Compressor (INC), tuned until an accuracy goal is met.
 
 INC 3.7.1 (2.x API) quantizes through torch's FX graphs. What is ours is the order of its trials and what a trial is:
 
@@ -12,8 +12,6 @@ INC 3.7.1 (2.x API) quantizes through torch's FX graphs. What is ours is the ord
 * All inputs of a concatenation get one range (:func:`share_ranges`).
 * Where that misses the goal: ranges by histograms; then additions, concatenations and upsampling in fp32; then the
   layers that lose most, a few at first, then more.
-
-Loading an int8 file needs torch alone.
 """
 
 from __future__ import annotations

@@ -1,65 +1,16 @@
-"""The report's pictures: charts as inline SVG whose colours follow the page's theme, overlays as data URIs.
-
-A chart is drawn once. Each colour is a placeholder that becomes a CSS variable in the text (``var(--ink)``),
-so one drawing reads well on light, on dark and on paper. Text stays text, in the page's own font. matplotlib
-is used through ``Figure`` objects: nothing here touches pyplot or its global state.
-"""
+"""Charts of the report: curves over epochs, bars of IoU by class, tuning trials; each as an SVG element."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import io
-import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
-from PIL import Image
 
-COLORS = 6
-"""Net i has the colour ``var(--s{i % COLORS})``; light and dark values are in the template."""
-GLYPHS = "●■▲◆▼"
-"""Net i has this symbol too, as colour alone is not for everyone; 5 and 6 give 30 different pairs."""
-PICTURE_WIDTH = 512
-"""Overlays wider than this (pixels) are scaled down."""
-
-MARKERS = "os^Dv"
-_ROLES = ("ink", "muted", "line", "paper", *(f"s{i}" for i in range(COLORS)))
-PLACEHOLDERS = {role: f"#0301{number:02x}" for number, role in enumerate(_ROLES)}
-WIDTH = 420  # SVG units; text of 11.5 units stays readable when a phone shows 370 of them per 420
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "segdist",
-    "text.parse_math": False,  # a class may be named "$"
-    "font.family": "DejaVu Sans",  # for measuring only; it ships with matplotlib
-    "font.size": 11.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.labelsize": 11.5,
-    "axes.edgecolor": PLACEHOLDERS["line"],
-    "axes.labelcolor": PLACEHOLDERS["muted"],
-    "text.color": PLACEHOLDERS["ink"],
-    "xtick.color": PLACEHOLDERS["line"],
-    "ytick.color": PLACEHOLDERS["line"],
-    "xtick.labelcolor": PLACEHOLDERS["muted"],
-    "ytick.labelcolor": PLACEHOLDERS["muted"],
-    "grid.color": PLACEHOLDERS["line"],
-    "grid.linewidth": 0.7,
-}
-
-
-class PictureError(ValueError):
-    """A picture that is missing or not whole. The message names the file."""
+from segdist.report.svg import MARKERS, PLACEHOLDERS, STYLE, as_svg, color_of, new_figure, short
 
 
 @dataclass(frozen=True)
@@ -79,11 +30,6 @@ class Bar:
     net: int
     values: Sequence[float | None]
     tinted: bool = False
-
-
-def glyph(net: int) -> str:
-    """The symbol of net number ``net``."""
-    return GLYPHS[net % len(GLYPHS)]
 
 
 def line_chart(lines: Sequence[Line], unit: str, alt: str, top: float | None = None) -> str:
@@ -221,89 +167,8 @@ def trials_chart(
         return as_svg(figure, alt)
 
 
-def picture(path: Path, width: int = PICTURE_WIDTH) -> str:
-    """A picture as a data URI: a palette PNG where it has at most 256 colours (labels), else a JPEG.
-
-    Raises:
-        PictureError: for a file that is missing or not a whole picture.
-    """
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PictureError(f"{path}: cannot be read as a picture ({error}); copy the run folder again") from error
-    is_label = image.getcolors(256) is not None
-    if image.width > width:
-        size = (width, max(1, round(image.height * width / image.width)))
-        image = image.resize(size, Image.Resampling.NEAREST if is_label else Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    if is_label:
-        _with_palette(image).save(buffer, "PNG", optimize=True)
-        return _data_uri("image/png", buffer)
-    image.save(buffer, "JPEG", quality=88, optimize=True)
-    return _data_uri("image/jpeg", buffer)
-
-
-def _with_palette(image: Image.Image) -> Image.Image:
-    """The same RGB picture with a palette; exact, unlike a quantizer's, for up to 256 colours."""
-    codes = np.asarray(image).astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
-    palette = np.unique(codes)
-    result = Image.fromarray(np.searchsorted(palette, codes).astype(np.uint8))
-    result.putpalette(b"".join(int(code).to_bytes(3, "big") for code in palette))
-    return result
-
-
-def _data_uri(media_type: str, buffer: io.BytesIO) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
-def color_of(net: int) -> str:
-    """The placeholder of a net's colour."""
-    return PLACEHOLDERS[f"s{net % COLORS}"]
-
-
-def new_figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """A figure of that size in SVG units, with its axes."""
-    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
-    return figure, figure.subplots()
-
-
-def short(name: str, length: int = 24) -> str:
-    """A tick's text; a longer one would leave no room for the bars, and stands whole in the table."""
-    return name if len(name) <= length else name[: length - 1] + "…"
-
-
 def _percent_axis(axes: Axes) -> None:
     axes.grid(axis="x")
     axes.tick_params(axis="x", length=0)
     axes.spines["left"].set_visible(False)
     axes.spines["bottom"].set_visible(False)
-
-
-def as_svg(figure: Figure, alt: str) -> str:
-    """The figure as an SVG element for an HTML page: no prolog, no fonts, no ids but those it refers to."""
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's browser has the font
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
-    view = re.search(r'viewBox="[^"]*"', svg)
-    label = html.escape(alt, quote=True)
-    svg = re.sub(
-        r"<svg[^>]*>",
-        lambda _: f'<svg {view[0] if view else ""} role="img" aria-label="{label}">',
-        svg,
-        count=1,
-    )
-    svg = svg.replace("xlink:href", "href")
-    svg = re.sub(r"font: [^;\"<]*?([\d.]+px)[^;\"<]*", r"font-size: \1", svg)
-    svg = re.sub(r"font-family: [^;\"<]*;? ?", "", svg)
-    for role, placeholder in PLACEHOLDERS.items():
-        svg = svg.replace(placeholder, f"var(--{role})")
-    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
-    svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)
-    unique = hashlib.sha256(svg.encode()).hexdigest()[:8]  # two charts of one page may share a shape
-    return re.sub(r'(url\(#| href="#| id=")', rf"\g<1>{unique}-", svg)

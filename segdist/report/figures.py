@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from segdist.report.charts import MARKERS, PLACEHOLDERS, STYLE, as_svg, color_of, glyph, new_figure, short
+from segdist.report.svg import MARKERS, PLACEHOLDERS, STYLE, as_svg, color_of, glyph, new_figure, short
 
 PRECISION_OPACITY = {"fp32": 1.0, "bf16": 0.55, "int8": 0.0}
 """How full a mark is drawn: fp32 full, bf16 half, int8 hollow."""

@@ -19,7 +19,7 @@ from typing import Any
 import jinja2
 
 from segdist.config import ConfigError, require
-from segdist.report import charts, comparison, pictures, text
+from segdist.report import comparison, pictures, svg, text
 from segdist.report.runs import EXPECTED, Run, read_runs
 from segdist.run.files import write_atomic
 from segdist.run.folder import is_run_folder, pixels_of
@@ -86,7 +86,7 @@ def _page(runs: list[Run]) -> str:
         "machine": text.grouped(runs, lambda step: step.result.machine),
         "decisions": text.grouped(runs, lambda step: step.result.decisions),
         "versions": text.grouped(runs, lambda step: step.result.versions),
-        "colors": charts.COLORS,
+        "colors": svg.COLORS,
     }
     filters: list[Callable[..., Any]] = [text.percent, text.digits, text.times, text.points, text.drop, text.seconds]
     filters += [text.moment, text.size, pixels_of, text.clean, text.ratio, text.sentence, text.goal, pictures.trials]

@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from segdist.report import charts
+from segdist.report import charts, embed
 from segdist.report.runs import EXPECTED, Problem, Run, Step, as_number, as_rows, as_table
 from segdist.report.text import digits, percent, seconds
 
@@ -173,8 +173,8 @@ def _uri(run: Run, path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return charts.picture(path)
-    except charts.PictureError as error:
+        return embed.data_uri(path)
+    except embed.PictureError as error:
         run.problems.append(Problem("overlays", "missing", str(error)))
         return None
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from segdist.cli import read_values
 from segdist.config import TASKS, ConfigError
-from segdist.report import charts
+from segdist.report import svg
 from segdist.run.folder import PRECISIONS, RunFolder, StepFolder, pixels_of, precision_of, size_of
 from segdist.run.result import Result, ResultError, read_metrics
 
@@ -128,7 +128,7 @@ class Run:
 
     @property
     def glyph(self) -> str:
-        return charts.glyph(self.net)
+        return svg.glyph(self.net)
 
     @property
     def begun(self) -> str | None:

@@ -182,7 +182,7 @@ def test_a_due_checkpoint_and_a_signal_are_in_the_result(tmp_path, samples):
     train_step = train_step_of(frozen_statistics(), tmp_path)
     quiet, due = train_step(*samples, False, HEALTHY), train_step(*samples, True, HEALTHY)
     assert (quiet.save, quiet.stop, due.save, due.stop) == (False, False, True, False)
-    train_step.context.stop.note(signal.SIGTERM)
+    train_step.context.stop.handle(signal.SIGTERM)
     assert train_step(*samples, False, HEALTHY).stop
 
 

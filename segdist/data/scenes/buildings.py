@@ -9,7 +9,7 @@ import numpy as np
 
 from segdist.data.scenes.canvas import Canvas
 from segdist.data.scenes.labels import LabelId
-from segdist.data.scenes.weather import Colour, jitter, mix, pick
+from segdist.data.scenes.weather import Colour, Weather, jitter, mix, pick
 
 _PLASTER: tuple[Colour, ...] = (
     (206, 184, 148), (214, 198, 176), (188, 150, 118), (196, 170, 158), (176, 172, 164), (222, 210, 186),
@@ -59,75 +59,94 @@ def _draw_facade(rng: np.random.Generator, house: bool) -> Facade:
     )
 
 
-def _dress(
-    canvas: Canvas,
-    rng: np.random.Generator,
-    facade: Facade,
-    origin: tuple[float, float],
-    along: tuple[float, float],
-    length: float,
-    height: float,
-) -> None:
-    """Put storeys, windows, doors and a shop front on a wall from `origin` (x, z) `length` metres `along`."""
-    weather = canvas.weather
-    facing = (0.0, 0.0, -1.0) if along[1] == 0 else (-float(np.sign(origin[0])), 0.0, 0.0)
-    glass_day = mix((58, 68, 80), weather.zenith, 0.22)
-    rectangles: list[tuple[float, float, float, float]] = []
-    colours: list[Colour] = []
+@dataclass(frozen=True)
+class Wall:
+    """Where a wall stands: its foot begins at `origin` (x, z) and goes `length` metres `along` (a unit vector)."""
 
-    def put(left: float, right: float, bottom: float, top: float, colour: Colour, glows: bool = False) -> None:
-        rectangles.append((left, right, bottom, top))
-        colours.append(colour if glows else weather.lit(colour, facing))
+    origin: tuple[float, float]
+    along: tuple[float, float]
+    length: float
+    height: float
 
-    storeys = max(1, int(height / facade.storey))
-    bays = max(1, int(length / facade.bay))
-    bay = length / bays
-    for level in range(storeys):
-        floor = level * facade.storey
+    @property
+    def facing(self) -> tuple[float, float, float]:
+        """The unit normal of the side that is seen from the street."""
+        return (0.0, 0.0, -1.0) if self.along[1] == 0 else (-float(np.sign(self.origin[0])), 0.0, 0.0)
+
+
+class _Panels:
+    """Rectangles on a wall (left, right, bottom, top in metres from its foot), painted all at once."""
+
+    def __init__(self, wall: Wall, weather: Weather) -> None:
+        self.wall = wall
+        self.weather = weather
+        self.glass = mix((58, 68, 80), weather.zenith, 0.22)
+        self._rectangles: list[tuple[float, float, float, float]] = []
+        self._colours: list[Colour] = []
+
+    def put(self, sides: tuple[float, float], bottom: float, top: float, colour: Colour, glows: bool = False) -> None:
+        """Add one; what glows is as bright at night as by day."""
+        self._rectangles.append((*sides, bottom, top))
+        self._colours.append(colour if glows else self.weather.lit(colour, self.wall.facing))
+
+    def paint(self, canvas: Canvas) -> None:
+        """Put them on the canvas in the order in which they were added."""
+        spans, origin, along = np.array(self._rectangles), self.wall.origin, self.wall.along
+        u, v = spans[:, [0, 0, 1, 1]], spans[:, [2, 3, 3, 2]]
+        corners = np.stack([origin[0] + u * along[0], v, origin[1] + u * along[1]], axis=-1)
+        canvas.faces(corners, self._colours)
+
+
+def _dress(canvas: Canvas, rng: np.random.Generator, facade: Facade, wall: Wall) -> None:
+    """Put storeys, windows, doors and a shop front on a wall."""
+    panels = _Panels(wall, canvas.weather)
+    bays = max(1, int(wall.length / facade.bay))
+    for level in range(max(1, int(wall.height / facade.storey))):
         if level == 0 and facade.shop is not None:
-            put(0.2, length - 0.2, 0.0, facade.storey * 0.94, facade.shop)
-            for i in range(max(1, bays // 2)):
-                left = i * length / max(1, bays // 2)
-                lit = weather.lamps_lit and rng.random() < 0.7
-                pane: Colour = (236, 206, 140) if lit else jitter(rng, glass_day, 0.35)
-                put(left + 0.5, left + length / max(1, bays // 2) - 0.4, 0.45, facade.storey * 0.70, pane, lit)
+            _put_shop(panels, rng, facade.shop, facade.storey, max(1, bays // 2))
+        else:
+            _put_storey(panels, rng, facade, level, bays)
+    panels.put((0.0, wall.length), wall.height - 0.35, wall.height, mix(facade.trim, facade.colour, 0.3))
+    panels.paint(canvas)
+
+
+def _put_shop(panels: _Panels, rng: np.random.Generator, colour: Colour, storey: float, count: int) -> None:
+    """A shop front with that many panes."""
+    length = panels.wall.length
+    panels.put((0.2, length - 0.2), 0.0, storey * 0.94, colour)
+    for i in range(count):
+        left = i * length / count
+        lit = panels.weather.lamps_lit and rng.random() < 0.7
+        pane: Colour = (236, 206, 140) if lit else jitter(rng, panels.glass, 0.35)
+        panels.put((left + 0.5, left + length / count - 0.4), 0.45, storey * 0.70, pane, lit)
+
+
+def _put_storey(panels: _Panels, rng: np.random.Generator, facade: Facade, level: int, bays: int) -> None:
+    """One storey of windows; at street level one bay is the door."""
+    length = panels.wall.length
+    bay, floor = length / bays, level * facade.storey
+    if level:
+        panels.put((0.0, length), floor - 0.10, floor + 0.10, facade.trim)
+    door = int(rng.integers(bays)) if level == 0 else -1
+    width, tall = bay * facade.window[0], facade.storey * facade.window[1]
+    for i in range(bays):
+        middle, sill = (i + 0.5) * bay, floor + (facade.storey - tall) * 0.55
+        if i == door:
+            panels.put((middle - 0.65, middle + 0.65), 0.0, 2.35, facade.trim)
+            panels.put((middle - 0.5, middle + 0.5), 0.0, 2.2, (82, 60, 46))
             continue
-        if level:
-            put(0.0, length, floor - 0.10, floor + 0.10, facade.trim)
-        door = int(rng.integers(bays)) if level == 0 else -1
-        width, tall = bay * facade.window[0], facade.storey * facade.window[1]
-        for i in range(bays):
-            middle, sill = (i + 0.5) * bay, floor + (facade.storey - tall) * 0.55
-            if i == door:
-                put(middle - 0.65, middle + 0.65, 0.0, 2.35, facade.trim)
-                put(middle - 0.5, middle + 0.5, 0.0, 2.2, (82, 60, 46))
-                continue
-            lit = weather.lamps_lit and rng.random() < 0.4
-            pane = (240, 208, 140) if lit else jitter(rng, glass_day, 0.45)
-            if not facade.ribbons:
-                put(
-                    middle - width / 2 - 0.14,
-                    middle + width / 2 + 0.14,
-                    sill - 0.16,
-                    sill + tall + 0.14,
-                    facade.trim,
-                )
-            put(middle - width / 2, middle + width / 2, sill, sill + tall, pane, lit)
-            if not facade.ribbons:
-                put(middle - 0.05, middle + 0.05, sill, sill + tall, facade.trim)
-            if facade.balconies and level and i % 2:
-                put(
-                    middle - bay * 0.46,
-                    middle + bay * 0.46,
-                    floor - 0.05,
-                    floor + 0.95,
-                    mix(facade.trim, (70, 72, 78), 0.55),
-                )
-    put(0.0, length, height - 0.35, height, mix(facade.trim, facade.colour, 0.3))
-    spans = np.array(rectangles)
-    u, v = spans[:, [0, 0, 1, 1]], spans[:, [2, 3, 3, 2]]
-    corners = np.stack([origin[0] + u * along[0], v, origin[1] + u * along[1]], axis=-1)
-    canvas.faces(corners, colours)
+        lit = panels.weather.lamps_lit and rng.random() < 0.4
+        pane = (240, 208, 140) if lit else jitter(rng, panels.glass, 0.45)
+        sides = (middle - width / 2, middle + width / 2)
+        if not facade.ribbons:
+            frame = (middle - width / 2 - 0.14, middle + width / 2 + 0.14)
+            panels.put(frame, sill - 0.16, sill + tall + 0.14, facade.trim)
+        panels.put(sides, sill, sill + tall, pane, lit)
+        if not facade.ribbons:
+            panels.put((middle - 0.05, middle + 0.05), sill, sill + tall, facade.trim)
+        if facade.balconies and level and i % 2:
+            railing = mix(facade.trim, (70, 72, 78), 0.55)
+            panels.put((middle - bay * 0.46, middle + bay * 0.46), floor - 0.05, floor + 0.95, railing)
 
 
 def _paint_roof(
@@ -150,16 +169,15 @@ def paint_building(
     canvas: Canvas,
     rng: np.random.Generator,
     x: float,
-    near: float,
-    far: float,
+    span: tuple[float, float],
     height: float,
     house: bool = False,
 ) -> None:
-    """A building whose front stands at `x` from `near` to `far` metres ahead; the sign of `x` is its side.
+    """A building whose front stands at `x` and spans so many metres ahead, near to far; the sign of `x` is its side.
 
     Its gable end at `near`, which faces the camera, shows where the next building leaves it free.
     """
-    weather, side = canvas.weather, float(np.sign(x))
+    weather, side, (near, far) = canvas.weather, float(np.sign(x)), span
     facade = _draw_facade(rng, house)
     depth = 9.0 if house else 14.0
     rise = depth * 0.42 if house else float(rng.uniform(0, 1)) ** 2 * 5
@@ -175,9 +193,9 @@ def paint_building(
     canvas.upright(end, weather.lit(facade.colour, (0, 0, -1)), near, LabelId.BUILDING)
     canvas.face(wall, weather.lit(facade.colour, (-side, 0, 0)), LabelId.BUILDING)
     if near < 130:
-        _dress(canvas, rng, facade, (x, near), (0.0, 1.0), far - near, height)
+        _dress(canvas, rng, facade, Wall((x, near), (0.0, 1.0), far - near, height))
         if house or rng.random() < 0.7:
-            _dress(canvas, rng, facade, (x, near), (side, 0.0), depth, height)
+            _dress(canvas, rng, facade, Wall((x, near), (side, 0.0), depth, height))
     if house:
         overhang = 0.35
         foot = (x - side * overhang, height - overhang * rise / abs(back - x))
@@ -203,7 +221,7 @@ def paint_street_end(canvas: Canvas, rng: np.random.Generator, z: float) -> None
         front = np.array([(x, 0), (x, height), (x + width, height), (x + width, 0)])
         canvas.upright(front, canvas.weather.lit(facade.colour, (0, 0, -1)), z, LabelId.BUILDING)
         if abs(x) < 30:
-            _dress(canvas, rng, facade, (x, z), (1.0, 0.0), width, height)
+            _dress(canvas, rng, facade, Wall((x, z), (1.0, 0.0), width, height))
         x += width
 
 

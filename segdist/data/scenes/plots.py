@@ -60,7 +60,7 @@ def _terrace(rng: np.random.Generator, x: float, near: float, far: float) -> lis
             continue
         height = level * float(rng.uniform(0.8, 1.25))
         front = x + float(np.sign(x)) * (float(rng.uniform(0.5, 2.5)) if rng.random() < 0.15 else 0.0)
-        steps.append((z + length, partial(paint_building, x=front, near=max(_START, z), far=z + length, height=height)))
+        steps.append((z + length, partial(paint_building, x=front, span=(max(_START, z), z + length), height=height)))
         z += length
     return steps
 
@@ -76,7 +76,7 @@ def _houses(rng: np.random.Generator, x: float, near: float, far: float) -> list
         length, gap = float(rng.uniform(9, 13)), float(rng.uniform(4, 9))
         end = min(z + length + gap, far)
         house = partial(
-            paint_building, x=x + side * setback, near=z + gap / 2, far=z + gap / 2 + length,
+            paint_building, x=x + side * setback, span=(z + gap / 2, z + gap / 2 + length),
             height=float(rng.uniform(4.6, 6.6)), house=True,
         )  # fmt: skip
         # Painted from the back of the plot to the pavement: house, plants, boundary. All come before anything
