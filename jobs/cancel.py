@@ -15,7 +15,7 @@ from jobs.clusters import get_scheduler
 from jobs.clusters.scheduler import SubmitError
 from jobs.record.endings import write_failure, write_skipped
 from jobs.record.job_folder import cancelled_text
-from jobs.record.processes import job_alive, job_processes
+from jobs.record.processes import is_alive, job_processes
 from jobs.record.run_json import Job
 from jobs.state.model import RunState
 from jobs.state.read import the_run
@@ -40,7 +40,11 @@ def cancel(run: Path, grace_s: float = GRACE_S) -> None:
         ConfigError: where the job belongs to another host or user, or outlives KILL.
     """
     state = the_run(run)
-    if state.jobs[0].cluster != "local":
+    assert state.spec is not None  # the_run refuses a run without a run.json
+    if not state.jobs:
+        _cancel_submission(run, state)
+        return
+    if state.spec.cluster != "local":
         _cancel_at_scheduler(run, state, grace_s)
         return
     job, job_folder = state.jobs[0], state.job_folder
@@ -59,6 +63,15 @@ def cancel(run: Path, grace_s: float = GRACE_S) -> None:
     _record(run)
 
 
+def _cancel_submission(run: Path, state: RunState) -> None:
+    """Cancel a run of which no job is known: its submission is at it, and takes back what it submits, or has ended."""
+    if state.alive is False:
+        print(f"{run}: nothing to cancel, no job of it was submitted")
+        return
+    _write_request(state.job_folder)
+    print(f"{run}: its submission was asked to stop")
+
+
 def _write_request(job_folder: Path) -> None:
     if cancelled_text(job_folder) is None:
         write_json(job_folder / "cancel.json", {"by": getpass.getuser(), "at": utc_now()})
@@ -67,7 +80,7 @@ def _write_request(job_folder: Path) -> None:
 def _cancel_at_scheduler(run: Path, state: RunState, grace_s: float) -> None:
     """Cancel every job of the run that has not ended, and wait until the scheduler says that they have."""
     ids = [job.id for job, entry in state.entries if entry.alive is not False]
-    if not ids:
+    if not ids and state.alive is False:
         print(f"{run}: nothing to cancel, job {', '.join(job.id for job in state.jobs)} has ended")
         return
     _write_request(state.job_folder)
@@ -88,10 +101,10 @@ def _cancel_at_scheduler(run: Path, state: RunState, grace_s: float) -> None:
 
 def _end_processes(job: Job, grace_s: float) -> None:
     def gone() -> bool:
-        return not job_alive(job) and not job_processes(job.token)
+        return not is_alive(job) and not job_processes(job.token)
 
     # The head passes TERM on, so that each part can wind up those it started; without a head all are asked.
-    targets = [job.pid] if job_alive(job) else job_processes(job.token)
+    targets = [job.pid] if is_alive(job) else job_processes(job.token)
     asked, all_of_it = (count_noun(len(pids), "process", "processes") for pids in (targets, job_processes(job.token)))
     print(f"job {job.id}: asked {asked} to stop (TERM), {all_of_it} in all", flush=True)
     _signal(targets, signal.SIGTERM)
@@ -133,8 +146,7 @@ def _record(run: Path) -> None:
     failure: str | None = None
     for step in state.own_steps:
         result = step.result
-        assert step.job is not None
-        job = {"cluster": step.job.cluster, "id": step.job.id}
+        job = {"cluster": step.job.cluster, "id": step.job.id} if step.job is not None else {}
         if result is None and failure is None:
             result = write_failure(step.folder, text, job, step.started_at)
         elif result is None:

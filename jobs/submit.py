@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
-import platform
 import shlex
-import socket
 import sys
-import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import segdist
 from jobs.clusters import choose_cluster, get_scheduler, local
-from jobs.clusters.scheduler import PlannedRun, SubmitError
+from jobs.clusters.request import step_request
+from jobs.clusters.scheduler import MakeRequest, Scheduler, SubmitError, scripts, submit_steps
+from jobs.planning.new_spec import new_spec, with_slot
 from jobs.planning.resources import Profile, read_profile, resolve
 from jobs.planning.steps import Commands, Steps, plan
 from jobs.planning.submissions import SUBMISSIONS, Submission
 from jobs.planning.sweep import split_sweep
-from jobs.record.processes import this_process
-from jobs.record.run_json import Job, JobSpec, Step, read_spec, step_names, to_plain
+from jobs.record.job_folder import cancelled_text
+from jobs.record.run_json import Job, JobSpec, PlannedRun, write_spec
+from jobs.render.plan import describe, describe_config
 from jobs.state.checks import check_free, check_model, unused_run
-from segdist import config as configs
 from segdist.cli import parse, run_command
-from segdist.config import ConfigError, TaskConfig, require
-from segdist.run.files import write_json
+from segdist.config import ConfigError, require
 from segdist.run.folder import RunFolder
-from segdist.run.result import ResultError, utc_now
-from segdist.system.plural import count_noun
 
 HELP = """\
 usage: python -m jobs.submit TASK [OPTIONS]
@@ -63,65 +58,121 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_help(), end="", file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
-    task, runs = _runs(argv)
+    task, runs, profile = _runs(argv)
     first = runs[0][1]
-    resources = first.resources
-    cluster, why = choose_cluster(resources.cluster, dry_run=resources.dry_run)
-    profile = read_profile(resources.profile)
+    cluster, why = choose_cluster(first.resources.cluster, dry_run=first.resources.dry_run)
     if cluster != "local":  # what is printed can be started again from any folder
         runs = [(RunFolder(run.path.resolve()), one) for run, one in runs]
-    plans = [(run, one, plan(one, run, commands, cluster)) for run, one in runs]
+    plans = [_Plan(run, one, plan(one, run, commands, cluster)) for run, one in runs]
     from segdist.data.preflight import preflight
 
-    going_on = []
-    for run, one, steps in plans:
-        check_model(task, one, run)
-        going_on.append(check_free(run, steps))
+    for each in plans:
+        check_model(task, each.submission, each.run)
+        each.going_on.extend(check_free(each.run, each.steps))
     preflight(first)
-
-    print(f"cluster: {cluster} ({why})")
-    if len(plans) > 1:
-        print(f"sweep:   {len(plans)} runs in {plans[0][0].path.parent}")
-    for (run, one, steps), names in zip(plans, going_on):
-        print(describe(run, steps, one))
-        for name in names:
-            print(f"note: {name} goes on from its newest checkpoint; --overwrite starts it afresh")
-    if cluster == "local" and resources.max_restarts not in (None, profile.max_restarts):
-        print("note: --max-restarts: nothing requeues a job of the local cluster")
+    _describe_all(plans, cluster, why, profile)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    made_by = ("python", "-m", "jobs.submit", *(word for word in argv if word != "--dry-run"))
     planned = [
-        PlannedRun(run, tuple(s for s, _ in steps), f".submitit/{stamp}", str(Path.cwd())) for run, _, steps in plans
+        PlannedRun(each.run, tuple(s for s, _ in each.steps), f".submitit/{stamp}", str(Path.cwd()), made_by)
+        for each in plans
     ]
-    if resources.dry_run:
-        for _, _, steps in plans:
-            for step, config in steps:
-                if config is not None:
-                    print(f"\n{describe_config(step, config)}")
-        if cluster != "local":
-            for name, text in get_scheduler(cluster).scripts(planned, resources, profile).items():
-                print(f"\n# {name}: the job's script\n{text.rstrip()}")
-        print("\ndry run: nothing was written or started")
+    requests = partial(step_request, planned, resources=first.resources, profile=profile)
+    if first.resources.dry_run:
+        _show(plans, cluster, profile, lambda step, ids: requests(step, ids=ids))
         return 0
-    specs = [_spec(task, argv, one, p, profile, index) for index, ((_, one, _), p) in enumerate(zip(plans, planned))]
+    specs = [new_spec(task, argv, each.submission, p, profile, cluster) for each, p in zip(plans, planned)]
+    if any(word.partition("=")[0] == "--sweep" for word in argv) and cluster == "local":
+        specs = [with_slot(spec, planned[0], index, first.resources) for index, spec in enumerate(specs)]
     try:
-        for (run, _, steps), spec, names in zip(plans, specs, going_on):
-            _write(run, spec, steps, names)
+        for each, spec in zip(plans, specs):
+            _write(each, spec)
         if cluster == "local":
-            jobs: Sequence[tuple[Job, ...]] = [
-                (local.submit(run.path, s.jobs[0]),) for (run, _, _), s in zip(plans, specs)
-            ]
+            jobs: Sequence[tuple[Job, ...]] = [(_start_here(p.run, s),) for p, s in zip(planned, specs)]
         else:
-            jobs = get_scheduler(cluster).submit(planned, resources, profile)
-        for (run, _, _), spec, made in zip(plans, specs, jobs):
-            write_json(run.run_json, to_plain(dataclasses.replace(spec, jobs=tuple(made))))
+            jobs = _submit_to(
+                get_scheduler(cluster, profile.dialect), planned, specs, lambda step, ids: requests(step, ids=ids)
+            )
     except OSError as error:
         raise ConfigError(
-            f"--run {plans[0][0].path}: cannot be written ({error}); give a folder you may write to"
+            f"--run {plans[0].run.path}: cannot be written ({error}); give a folder you may write to"
         ) from error
-    _say_submitted(plans[0][0], jobs)
-    if resources.wait:
-        return max(_wait(run) for run, _, _ in plans)
+    _say_submitted(plans[0].run, jobs)
+    if first.resources.wait:
+        return max(_wait(each.run) for each in plans)
     return 0
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A run that is to be submitted, its steps with their configs, and those that go on from a checkpoint."""
+
+    run: RunFolder
+    submission: Submission
+    steps: Steps
+    going_on: list[str] = field(default_factory=list)
+
+
+def _describe_all(plans: Sequence[_Plan], cluster: str, why: str, profile: Profile) -> None:
+    print(f"cluster: {cluster} ({why})")
+    if len(plans) > 1:
+        print(f"sweep:   {len(plans)} runs in {plans[0].run.path.parent}")
+    for each in plans:
+        print(describe(each.run, each.steps, each.submission))
+        for name in each.going_on:
+            print(f"note: {name} goes on from its newest checkpoint; --overwrite starts it afresh")
+    if cluster == "local" and plans[0].submission.resources.max_restarts not in (None, profile.max_restarts):
+        print("note: --max-restarts: nothing requeues a job of the local cluster")
+
+
+def _show(plans: Sequence[_Plan], cluster: str, profile: Profile, make_request: MakeRequest) -> None:
+    """A dry run: the configs, and the scripts to the letter as they would be submitted."""
+    for each in plans:
+        for step, config in each.steps:
+            if config is not None:
+                print(f"\n{describe_config(step, config)}")
+    if cluster != "local":
+        steps = [step for step, _ in plans[0].steps]
+        for script in scripts(get_scheduler(cluster, profile.dialect), steps, make_request):
+            print(f"\n# {script.step}: the job's script\n# submitted by: {script.submitted_by}\n{script.text.rstrip()}")
+    print("\ndry run: nothing was written or started")
+
+
+def _start_here(run: RunFolder, spec: JobSpec) -> Job:
+    """Start a run's job on this machine; raises SubmitError, and says so in its run.json, where that fails."""
+    try:
+        return local.submit(run.path, spec)
+    except SubmitError as error:
+        write_spec(run.run_json, dataclasses.replace(spec, state="refused", note=str(error)))
+        raise
+
+
+def _submit_to(
+    scheduler: Scheduler, planned: Sequence[PlannedRun], specs: Sequence[JobSpec], make_request: MakeRequest
+) -> list[tuple[Job, ...]]:
+    """Submit to a scheduler, and add its jobs to each run.json as it takes them.
+
+    Raises:
+        SubmitError: where it refuses, or jobs.cancel has asked to stop; what it had taken by then is taken back.
+    """
+
+    latest = list(specs)
+
+    def record(jobs: Sequence[tuple[Job, ...]]) -> None:
+        for index, (each, of_run) in enumerate(zip(planned, jobs)):
+            latest[index] = latest[index].with_jobs(of_run)
+            write_spec(each.run.run_json, latest[index])
+            cancelled = cancelled_text(each.run.path / latest[index].submitit_folder)
+            if of_run and cancelled is not None:
+                raise SubmitError(f"{each.run.path}: {cancelled}")
+
+    try:
+        return submit_steps(scheduler, planned, make_request, record)
+    except BaseException as error:
+        note = str(error) or f"the submission was ended by {type(error).__name__}"
+        for each, spec in zip(planned, latest):
+            write_spec(each.run.run_json, dataclasses.replace(spec, state="refused", note=note))
+        raise
 
 
 def _say_submitted(run: RunFolder, jobs: Sequence[tuple[Job, ...]]) -> None:
@@ -135,20 +186,26 @@ def _say_submitted(run: RunFolder, jobs: Sequence[tuple[Job, ...]]) -> None:
         print("  python -m jobs." + line.format(shlex.quote(str(run.path))), flush=True)
 
 
-def _runs(argv: Sequence[str]) -> tuple[str, list[tuple[RunFolder, Submission]]]:
-    """The task, and every run with its submission: one, or those of a sweep."""
+def _runs(argv: Sequence[str]) -> tuple[str, list[tuple[RunFolder, Submission]], Profile]:
+    """The task, every run with its submission (one, or a sweep's), and the site's profile, which is read once."""
     argv = ["--queue" + word[len("--partition") :] if word.split("=")[0] == "--partition" else word for word in argv]
     rest, elements = split_sweep(argv)
-    task, base = _parse([*rest, *elements[0].argv] if elements else rest)
+    parsed = [_parse([*rest, *element.argv]) for element in elements] or [_parse(rest)]
+    task, base = parsed[0]
+    profile = read_profile(base.resources.profile)
+    submissions = [dataclasses.replace(one, resources=resolve(one.resources, profile)) for _, one in parsed]
     if not elements:
-        return task, [(RunFolder(base.run or unused_run(task, base)), base)]
+        return task, [(RunFolder(base.run or unused_run(task, base)), submissions[0])], profile
     require(
         task in ("train", "pipeline"),
         f"--sweep: is for train and pipeline; submit {task} once for each of its values",
     )
+    require(
+        len({one.resources.profile for one in submissions}) == 1,
+        "--sweep profile=…: the runs of a sweep have one profile; submit once for each",
+    )
     folder = Path(base.run or unused_run(f"sweep-{task}", base))
-    others = [_parse([*rest, *element.argv])[1] for element in elements[1:]]
-    return task, [(RunFolder(folder / e.name), one) for e, one in zip(elements, [base, *others])]
+    return task, [(RunFolder(folder / e.name), one) for e, one in zip(elements, submissions)], profile
 
 
 def _help() -> str:
@@ -161,82 +218,20 @@ def _parse(argv: Sequence[str]) -> tuple[str, Submission]:
     known = ", ".join(SUBMISSIONS)
     require(task in SUBMISSIONS, f"task {task!r}: is not known; give one of {known} as the first word")
     submission: Submission = parse(SUBMISSIONS[task], argv[1:], f"python -m jobs.submit {task}")
-    resources = resolve(submission.resources, read_profile(submission.resources.profile))
-    return task, dataclasses.replace(submission, resources=resources)
+    return task, submission
 
 
-def describe(run: RunFolder, steps: Steps, submission: Submission) -> str:
-    """Where and what will be run: the run folder, and every step with its exact command."""
-    lines = [f"run:     {run.path}", f"steps:   {step_names([step for step, _ in steps])}"]
-    for step, _ in steps:
-        size = f"{count_noun(step.nodes, 'node')} x {count_noun(step.ranks_per_node, 'rank')}"
-        alone = step.task == "quantize" and submission.resources.ranks > 1
-        lines += [f"  {step.label} ({size}{', always in one process' if alone else ''})"]
-        lines += [f"    {shlex.join(step.command)}"]
-    return "\n".join(lines)
-
-
-def describe_config(step: Step, config: TaskConfig) -> str:
-    """The config of a step as JSON, a group a line."""
-    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in configs.to_plain(config).items()]
-    return f"{step.step}/config.json\n{{\n" + ",\n".join(lines) + "\n}"
-
-
-def _spec(
-    task: str, argv: Sequence[str], submission: Submission, planned: PlannedRun, profile: Profile, index: int
-) -> JobSpec:
-    from segdist.run.provenance import checkout_commit
-
-    # Until the job is there, this process is what is at work on the run.
-    pid, started = this_process()
-    names = tuple(step.step for step in planned.steps)
-    job = Job(
-        "local", "", socket.gethostname(), names, planned.submitit_folder, "", pid, started, token=uuid.uuid4().hex
-    )
-    resources = submission.resources
-    swept = any(word.partition("=")[0] == "--sweep" for word in argv)
-    slot = planned.run.path.parent.resolve() / f".slot{index % (resources.max_parallel or 1)}"
-    return JobSpec(
-        run=str(planned.run.path),
-        task=task,
-        created_at=utc_now(),
-        command=(sys.executable, "-m", "jobs.submit", *argv),
-        cwd=planned.cwd,
-        resources=dataclasses.asdict(resources),
-        profile=dataclasses.asdict(profile),
-        steps=planned.steps,
-        versions={
-            "segdist": segdist.__version__,
-            "commit": checkout_commit() or "unknown",
-            "python": platform.python_version(),
-        },
-        jobs=(job,),
-        slot=str(slot) if swept else "",
-        earlier=_earlier(planned.run),
-    )
-
-
-def _earlier(run: RunFolder) -> tuple[dict[str, Any], ...]:
-    if not run.run_json.exists():
-        return ()
-    try:
-        plain = to_plain(read_spec(run.run_json))
-    except ResultError as error:
-        raise ConfigError(str(error)) from error
-    return (*plain.pop("earlier"), plain)
-
-
-def _write(run: RunFolder, spec: JobSpec, steps: Steps, going_on: Sequence[str]) -> None:
-    for step, config in steps:
-        folder = step.folder(run)
+def _write(plan_: _Plan, spec: JobSpec) -> None:
+    for step, config in plan_.steps:
+        folder = step.folder(plan_.run)
         folder.result_json.unlink(missing_ok=True)
-        if step.step not in going_on:
+        if step.step not in plan_.going_on:
             folder.metrics_jsonl.unlink(missing_ok=True)
         for log in folder.logs.glob("*.log"):
             log.replace(log.with_name(f"{log.name}.1"))
         if config is not None:
-            write_json(folder.config_json, configs.to_plain(config))
-    write_json(run.run_json, to_plain(spec))
+            folder.write_config(config)
+    write_spec(plan_.run.run_json, spec)
 
 
 def _wait(run: RunFolder) -> int:

@@ -38,8 +38,8 @@ def choose_cluster(
     return "local", "neither sbatch nor qsub is on PATH"
 
 
-def get_scheduler(cluster: str) -> Scheduler:
-    """The scheduler of that name: slurm or pbs.
+def get_scheduler(cluster: str, dialect: str = "auto") -> Scheduler:
+    """The scheduler of that name: slurm or pbs; ``dialect`` is of PBS.
 
     Raises:
         ConfigError: for another one, as in a run folder of a later version.
@@ -51,5 +51,5 @@ def get_scheduler(cluster: str) -> Scheduler:
     if cluster == "pbs":
         from jobs.clusters.pbs.cluster import Pbs
 
-        return Pbs()
+        return Pbs(dialect)
     raise ConfigError(f"cluster {cluster!r}: is not known to this version; use the version that submitted the job")

@@ -39,6 +39,11 @@ class Profile:
     """Times a job may be requeued."""
     options: tuple[str, ...] = ()
     """More options for sbatch or qsub: "exclusive", "qos=high"."""
+    add_directives: tuple[str, ...] = ()
+    """Directive lines that every script gets besides, without #SBATCH or #PBS: "--comment=road", "-l software=x"."""
+    remove_directives: tuple[str, ...] = ()
+    """Directive lines that a script loses, by their beginning: "--open-mode", "-l place". Without its output, name,
+    signal or requeue line a job still runs, but jobs.logs, restarts or status may lack what they live on."""
     setup: tuple[str, ...] = ()
     """Shell lines that run first on the first node: "module load ...", "source .../setvars.sh"."""
     python: str = ""

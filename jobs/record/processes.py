@@ -7,38 +7,38 @@ import signal
 import socket
 from pathlib import Path
 
-from jobs.record.run_json import Job
-from segdist.system import procfs as kernel
+from jobs.record.run_json import Job, Submitter
+from segdist.system import procfs
 
 TOKEN = "SEGDIST_JOB_TOKEN"
 """Environment variable that marks every process of a job."""
 
 
-def this_process() -> tuple[int, str]:
-    """The pid of this process and when it started, as :class:`jobs.record.run_json.Job` wants them."""
-    return os.getpid(), stat_of(os.getpid())[1]
+def this_process() -> Submitter:
+    """This process, as others can look for it."""
+    return Submitter(socket.gethostname(), os.getpid(), stat_of(os.getpid())[1])
 
 
 def stat_of(pid: int) -> tuple[str, str]:
     """State letter and start (boot id, clock ticks since boot) of a process; OSError where there is none."""
-    state, ticks = kernel.stat_of(pid)
-    return state, f"{kernel.boot_id()}/{ticks}"
+    state, ticks = procfs.stat_of(pid)
+    return state, f"{procfs.boot_id()}/{ticks}"
 
 
 def process_started(pid: int) -> str | None:
     """When the process with that pid started (boot id, clock ticks since boot), or None where it has ended."""
     try:
-        ticks = kernel.process_start(pid)
+        ticks = procfs.process_start(pid)
     except (OSError, ValueError):  # another user's, where /proc hides those
         return None
-    return None if ticks is None else f"{kernel.boot_id()}/{ticks}"
+    return None if ticks is None else f"{procfs.boot_id()}/{ticks}"
 
 
-def job_alive(job: Job) -> bool | None:
-    """Whether the job's controlling process is alive; None where another host has to be asked."""
-    if job.host != socket.gethostname():
+def is_alive(process: Job | Submitter) -> bool | None:
+    """Whether a job's controlling process, or one that submits, is alive; None where another host has to be asked."""
+    if process.host != socket.gethostname():
         return None
-    return process_started(job.pid) == job.pid_started
+    return process_started(process.pid) == process.pid_started
 
 
 def job_processes(token: str) -> list[int]:
@@ -59,4 +59,4 @@ def job_processes(token: str) -> list[int]:
 
 def die_with_parent(parent: int) -> None:
     """Let the kernel send this process TERM when ``parent``, which started it, ends in whatever way."""
-    kernel.end_with_parent(parent, signal.SIGTERM)()
+    procfs.end_with_parent(parent, signal.SIGTERM)()

@@ -7,12 +7,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from segdist.run.files import write_json
 from segdist.run.folder import RunFolder, StepFolder
 from segdist.run.result import ResultError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+FORMER_SCHEMA_VERSION = 2
+"""Of version 0.1: there is a job for every step, and the jobs name their folder."""
+
+SubmissionState = Literal["submitting", "submitted", "refused"]
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,38 @@ class Job:
 
 
 @dataclass(frozen=True)
+class PlannedRun:
+    """One run that is to be submitted: its folder, its steps, and where submitit keeps the job's files.
+
+    ``made_by`` is the command that submits it.
+    """
+
+    run: RunFolder
+    steps: tuple[Step, ...]
+    submitit_folder: str
+    cwd: str
+    made_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Submitter:
+    """The process that submits: enough to see whether it is still at it (:func:`jobs.record.processes.is_alive`)."""
+
+    host: str
+    pid: int
+    pid_started: str
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """``run.json``: what was asked for, by which command, which versions; ``earlier`` has those before.
 
-    ``slot`` is for the runs of a sweep on the local cluster: a file to hold a lock on while at work.
+    It is whole before anything is submitted, with the state "submitting"; ``jobs`` are added as the scheduler takes
+    them, and then it is "submitted". One that the scheduler refused is "refused", and ``note`` says why. So a job that
+    starts at once, and whoever looks after an interruption, finds what is true.
+
+    ``submitit_folder``, relative to the run, has the jobs' own files. ``token`` marks the processes of a job of the
+    local cluster. ``slot`` is for the runs of a sweep there: a file to hold a lock on while at work.
     """
 
     run: str
@@ -78,14 +111,25 @@ class JobSpec:
     profile: dict[str, Any]
     steps: tuple[Step, ...]
     versions: dict[str, str]
-    jobs: tuple[Job, ...]
+    submitit_folder: str
+    cluster: str
+    jobs: tuple[Job, ...] = ()
+    state: SubmissionState = "submitted"
+    note: str = ""
+    submitter: Submitter | None = None
+    token: str = ""
     slot: str = ""
     earlier: tuple[dict[str, Any], ...] = ()
     schema_version: int = SCHEMA_VERSION
 
-    def job_of(self, step: str) -> Job:
-        """The job that runs a step."""
-        return next(job for job in self.jobs if step in job.steps)
+    def job_of(self, step: str) -> Job | None:
+        """The job that runs a step; None for one that was not submitted."""
+        return next((job for job in self.jobs if step in job.steps), None)
+
+    def with_jobs(self, jobs: Sequence[Job]) -> JobSpec:
+        """The same with the jobs that there are; "submitted" where they run every step."""
+        complete = {step for job in jobs for step in job.steps} >= {step.step for step in self.steps}
+        return dataclasses.replace(self, jobs=tuple(jobs), state="submitted" if complete else "submitting")
 
 
 def to_plain(spec: JobSpec) -> dict[str, Any]:
@@ -107,19 +151,32 @@ def read_spec(path: Path) -> JobSpec:
     except (OSError, ValueError) as error:
         raise ResultError(f"{path}: cannot be read as JSON ({error}); copy the run folder again") from error
     found = values.get("schema_version") if isinstance(values, dict) else type(values).__name__
-    if found != SCHEMA_VERSION:
+    if found not in (FORMER_SCHEMA_VERSION, SCHEMA_VERSION):
         raise ResultError(
-            f"{path}: has schema {found!r}, this version reads {SCHEMA_VERSION}; use the version that wrote it"
+            f"{path}: has schema {found!r}, this version reads {FORMER_SCHEMA_VERSION} and {SCHEMA_VERSION}; "
+            "use the version that wrote it"
         )
     try:
+        if found == FORMER_SCHEMA_VERSION:
+            first = values["jobs"][0]
+            values |= {"schema_version": SCHEMA_VERSION, "cluster": first["cluster"], "token": first["token"]}
+            values["submitit_folder"] = first["submitit_folder"]
         steps = tuple(Step(**_tuples(step, "command", "after")) for step in values["steps"])
         jobs = tuple(Job(**_tuples(job, "steps")) for job in values["jobs"])
-        spec = JobSpec(**{**_tuples(values, "command", "earlier"), "jobs": jobs, "steps": steps})
-        for step in spec.steps:
-            spec.job_of(step.step)
+        submitter = Submitter(**values["submitter"]) if values.get("submitter") else None
+        plain = {**_tuples(values, "command", "earlier"), "jobs": jobs, "steps": steps, "submitter": submitter}
+        spec = JobSpec(**plain)
+        lacking = [step.step for step in steps if spec.state == "submitted" and spec.job_of(step.step) is None]
+        if lacking:
+            raise KeyError(f"no job for {lacking[0]}")
         return spec
-    except (KeyError, TypeError, StopIteration) as error:
+    except (KeyError, TypeError, IndexError) as error:
         raise ResultError(f"{path}: lacks a field or has a foreign one ({error}); copy the run folder again") from error
+
+
+def write_spec(path: Path, spec: JobSpec) -> None:
+    """Write a ``run.json`` in one move."""
+    write_json(path, to_plain(spec))
 
 
 def _tuples(values: dict[str, Any], *keys: str) -> dict[str, Any]:

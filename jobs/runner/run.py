@@ -81,7 +81,7 @@ def run_steps(run_folder: str, only: Sequence[str] = ()) -> int:
 
     run = RunFolder(run_folder)
     spec = read_spec(run.run_json)
-    job_folder = run.path / spec.jobs[0].submitit_folder
+    job_folder = run.path / spec.submitit_folder
     with _slot(spec.slot, stop):
         codes = _run_in_order(run, spec, [s for s in spec.steps if not only or s.step in only], job, stop)
     code = next((code for code in codes.values() if code), 0)
@@ -97,7 +97,7 @@ def _run_in_order(
     run: RunFolder, spec: JobSpec, steps: Sequence[Step], job: dict[str, str], stop: _Stop
 ) -> dict[str, int]:
     """Run the steps; the exit code of each that did not end well, and of each that was run."""
-    job_folder = run.path / spec.jobs[0].submitit_folder
+    job_folder = run.path / spec.submitit_folder
     codes: dict[str, int] = {}
     failure: str | None = None
     for step in steps:
@@ -148,7 +148,7 @@ def _run_step(run: RunFolder, spec: JobSpec, step: Step, job: dict[str, str], st
     started = utc_now()
     print(f"{step.label}: {shlex.join(step.command)}", flush=True)
     code = _run_command(spec, step, launcher_log(folder), job, stop)
-    stopped = _why_stopped(run.path / spec.jobs[0].submitit_folder, stop) if stop.signal else None
+    stopped = _why_stopped(run.path / spec.submitit_folder, stop) if stop.signal else None
     if code != 0 and (later := superseded(folder, job_environment(job))) is not None:
         print(f"{step.label}: this job goes on as {later}; nothing is written here", flush=True)
         return TO_BE_CONTINUED, None

@@ -14,6 +14,8 @@ from jobs.planning.submissions import (
     Submission,
     TrainSubmission,
 )
+from jobs.record.run_json import JobSpec
+from jobs.state.model import RunState
 from jobs.state.read import read_run
 from segdist.config import ConfigError, require
 from segdist.run.folder import RunFolder
@@ -68,16 +70,14 @@ def check_free(run: RunFolder, steps: Steps) -> list[str]:
         state = read_run(run.path)
         if state.spec is None:
             raise ConfigError(f"--run {run.path}: {state.note}; or give another --run")
-        job = next((job for job, entry in state.entries if entry.alive), state.jobs[0])
-        local = f"pid {job.pid} on {job.host}"
-        holder = f"--run {run.path}: job {job.id} ({local if job.cluster == 'local' else job.cluster})"
+        who, host = _who_works(state, state.spec)
         cancel = f"python -m jobs.cancel {shlex.quote(str(run.path))}"
         require(
             not state.alive,
-            f"{holder} is at work in it; wait for it, end it with {cancel}, or give another --run",
+            f"--run {run.path}: {who} is at work in it; wait for it, end it with {cancel}, or give another --run",
         )
-        where = f"submit from {job.host}" if job.cluster == "local" else "try again when its scheduler answers"
-        require(state.ended, f"{holder} may be at work in it; {where}, or give another --run")
+        where = f"submit from {host}" if host else "try again when its scheduler answers"
+        require(state.ended, f"--run {run.path}: {who} may be at work in it; {where}, or give another --run")
     going_on = []
     for step, config in steps:
         if config is not None:
@@ -85,3 +85,13 @@ def check_free(run: RunFolder, steps: Steps) -> list[str]:
                 going_on.append(step.step)
             require_free(step.folder(run), {})
     return going_on
+
+
+def _who_works(state: RunState, spec: JobSpec) -> tuple[str, str]:
+    """The job that is at work on a run, or the process that submits it, and the host to ask ("" for a scheduler)."""
+    alive = [job for job, entry in state.entries if entry.alive]
+    if spec.state == "submitting" and spec.submitter is not None and not alive:
+        return f"a submission (pid {spec.submitter.pid} on {spec.submitter.host})", spec.submitter.host
+    job = (alive or list(spec.jobs))[0]
+    local = job.cluster == "local"
+    return f"job {job.id} ({f'pid {job.pid} on {job.host}' if local else job.cluster})", job.host if local else ""

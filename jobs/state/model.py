@@ -76,7 +76,7 @@ class RunState:
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        """The jobs; raises ConfigError for a run that has none."""
+        """The jobs, none while the run is being submitted; raises ConfigError for a run without a run.json."""
         if self.spec is None:
             raise ConfigError(self.note)
         return self.spec.jobs
@@ -90,7 +90,9 @@ class RunState:
     @property
     def job_folder(self) -> Path:
         """The folder of the job's own files; raises ConfigError for a run that has no job."""
-        return self.folder.path / self.jobs[0].submitit_folder
+        if self.spec is None:
+            raise ConfigError(self.note)
+        return self.folder.path / self.spec.submitit_folder
 
     @property
     def own_steps(self) -> list[StepState]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from jobs.clusters import get_scheduler
 from jobs.clusters.scheduler import Scheduler
 from jobs.record.entry import Entry
-from jobs.record.processes import job_alive
+from jobs.record.processes import is_alive
 from jobs.record.run_json import Job
 
 POLL_S = 10.0
@@ -43,7 +43,7 @@ class Queue:
     def entry(self, job: Job) -> Entry:
         """What is known about a job; never older than ``every_s``, but for a job that has ended."""
         if job.cluster == "local":
-            alive = job_alive(job)
+            alive = is_alive(job)
             return Entry("unknown" if alive is None else "running" if alive else "gone")
         self.expect([job])
         key = (job.cluster, job.id)

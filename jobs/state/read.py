@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs.record.entry import Entry
 from jobs.record.job_folder import launcher_log, seconds_between
+from jobs.record.processes import is_alive
 from jobs.record.run_json import Job, JobSpec, Step, read_spec
 from jobs.state.model import RunState, State, StepState, derive_states
 from jobs.state.poll import Queue
@@ -44,6 +46,8 @@ def read_run(path: Path, now: str | None = None, queue: Queue | None = None) -> 
         entries = {job.id: queue.entry(job) for job in spec.jobs}
         own = _own_steps(run, spec, entries, now or utc_now())
         lives = [entry.alive for entry in entries.values()]
+        if spec.state == "submitting" and spec.submitter is not None:
+            lives.append(is_alive(spec.submitter))
         alive = True if True in lives else None if None in lives else False
     listed = {step.step for step in own}
     others = (_step_without_job(run, folder) for folder in run.steps())
@@ -79,27 +83,63 @@ def _own_steps(run: RunFolder, spec: JobSpec, entries: Mapping[str, Entry], now:
             upstream = next((by_name[o] for o in step.after if by_name[o].state in ("failed", "skipped")), None)
             if state == "failed" and result is None and upstream is not None and not step.always:
                 state = "skipped"
-            steps.append(_step_state(step, folder, state, result, broken, since, now, job, entry, upstream))
+            files = _StepFiles(folder, result, broken, since, now)
+            steps.append(_step_state(step, files, state, job, entry, upstream))
             by_name[name] = steps[-1]
             since = max(since, (result.ended_at if result else None) or since)
-    return steps
+    return [*steps, *_unsubmitted_steps(run, spec)]
+
+
+@dataclass(frozen=True)
+class _StepFiles:
+    """What a step's folder says: its result, or why that cannot be read, and since when it may have been at work."""
+
+    folder: StepFolder
+    result: Result | None
+    broken: str | None
+    since: str
+    now: str
 
 
 def _step_state(
-    step: Step, folder: StepFolder, state: State, result: Result | None, broken: str | None, since: str, now: str,
-    job: Job, entry: Entry, upstream: StepState | None,
-) -> StepState:  # fmt: skip
-    elapsed = entry.elapsed_s if job.cluster != "local" else seconds_between(since, now)
+    step: Step, files: _StepFiles, state: State, job: Job, entry: Entry, upstream: StepState | None
+) -> StepState:
+    folder, result = files.folder, files.result
+    elapsed = entry.elapsed_s if job.cluster != "local" else seconds_between(files.since, files.now)
     elapsed = elapsed if state == "running" else None
     if result is not None and state != "skipped":
         elapsed = result.elapsed_s
-    error = result.error if result else _why_open(job, entry, state, broken, upstream)
+    error = result.error if result else _why_open(job, entry, state, files.broken, upstream)
     progress, epoch_s, broken_metrics = _progress(folder)
     return StepState(
         step.step, step.task, step.name, folder, state, error or broken_metrics, result,
-        result.started_at if result else since, elapsed, progress, _read_values(folder.config_json), epoch_s,
+        result.started_at if result else files.since, elapsed, progress, _read_values(folder.config_json), epoch_s,
         _read_values(folder.progress_json) if state == "running" else {}, job, entry,
     )  # fmt: skip
+
+
+def _unsubmitted_steps(run: RunFolder, spec: JobSpec) -> list[StepState]:
+    """The steps that have no job: the submission is at it, was broken off, or was refused."""
+    steps = [step for step in spec.steps if spec.job_of(step.step) is None]
+    alive = is_alive(spec.submitter) if spec.submitter is not None and spec.state == "submitting" else False
+    who = f"pid {spec.submitter.pid} on {spec.submitter.host}" if spec.submitter is not None else "an unknown process"
+    if spec.state == "refused":
+        why = spec.note
+    elif alive is None:
+        why = f"being submitted by {who}, which cannot be checked from here; run this there"
+    elif alive:
+        why = f"is being submitted by {who}"
+    else:
+        taken = ", ".join(f"{step} ({job.id})" for job in spec.jobs for step in job.steps) or "nothing"
+        why = f"the submission was broken off: {taken} was submitted; submit the run again"
+    states = derive_states([None] * len(steps), [False] * len(steps), alive)
+    return [
+        StepState(
+            step.step, step.task, step.name, step.folder(run), state, why, started_at=spec.created_at,
+            config=_read_values(step.folder(run).config_json),
+        )
+        for step, state in zip(steps, states)
+    ]  # fmt: skip
 
 
 def _step_without_job(run: RunFolder, folder: StepFolder) -> StepState | None:

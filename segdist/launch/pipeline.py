@@ -12,7 +12,6 @@ from segdist.launch.allocation import Allocation
 from segdist.launch.console import log_line
 from segdist.launch.step import record_failure
 from segdist.run.exit_codes import TO_BE_CONTINUED, USAGE_ERROR
-from segdist.run.files import write_json
 from segdist.run.folder import RunFolder, StepFolder
 from segdist.run.result import Result, ResultError, job_of, utc_now
 from segdist.run.start_mode import choose_start_mode
@@ -85,7 +84,7 @@ def _run(
 ) -> int:
     if isinstance(config, QuantizeConfig):  # one process, wherever it runs
         options = argparse.Namespace(**{**vars(options), "nodes": 1, "ranks_per_node": 1})
-    write_json(step.config_json, to_plain(config))
+    step.write_config(config)
     try:
         return run_step(options, config, [task_of(config), "--config", str(step.config_json)])
     except ConfigError as error:

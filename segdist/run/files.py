@@ -41,8 +41,12 @@ def sync_folder(folder: Path) -> None:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write JSON atomically; NaN and infinity are refused, as other readers cannot take them."""
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomic(path, (text + "\n").encode())
+    write_atomic(path, json_text(values).encode())
+
+
+def json_text(values: Mapping[str, Any]) -> str:
+    """The text of a JSON file; raises ValueError for NaN and infinity."""
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def append_json_line(path: Path, values: Mapping[str, Any]) -> None:

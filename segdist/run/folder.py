@@ -19,8 +19,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from segdist.config import EvaluateConfig, TaskConfig, task_of
-from segdist.run.files import write_json
+from segdist.config import EvaluateConfig, TaskConfig, task_of, to_plain
+from segdist.run.files import json_text, write_atomic, write_json
 from segdist.run.result import Result, read_result
 
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -47,6 +47,15 @@ class StepFolder:
     def rank_log(self, rank: int) -> Path:
         """Where the output of one rank goes."""
         return self.logs / f"rank{rank}.log"
+
+    def write_config(self, config: TaskConfig) -> None:
+        """Write ``config.json``, which nothing else writes: whoever starts the step first does.
+
+        One that says the same already is left alone, as it is the file by which the step was submitted.
+        """
+        text = json_text(to_plain(config))
+        if not self.config_json.is_file() or self.config_json.read_text(encoding="utf-8") != text:
+            write_atomic(self.config_json, text.encode())
 
     def write_result(self, result: Result) -> None:
         """Write ``result.json`` in one move."""

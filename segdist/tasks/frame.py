@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from segdist.config import ConfigError, EvaluateConfig, QuantizeConfig, TaskConfig, TrainConfig, to_plain
+from segdist.config import ConfigError, EvaluateConfig, QuantizeConfig, TaskConfig, TrainConfig
 from segdist.run.exit_codes import GOAL_MISSED, TO_BE_CONTINUED, USAGE_ERROR
-from segdist.run.files import write_json
 from segdist.run.folder import RunFolder, StepFolder
 from segdist.run.lease import Lease, LeaseHeld, LeaseLost, acquire
 from segdist.run.lease_owner import other_owner
@@ -148,7 +147,7 @@ def _begin(context: RankContext, config: TaskConfig) -> None:
                 path.unlink(missing_ok=True)
         note_fresh_start(step, os.environ)
     step.result_json.unlink(missing_ok=True)
-    write_json(step.config_json, to_plain(config))
+    step.write_config(config)
 
 
 def _write_result(step: StepFolder, result: Result, context: RankContext | None) -> int:

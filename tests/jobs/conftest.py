@@ -13,11 +13,10 @@ import pytest
 
 from jobs.planning.steps import Commands
 from jobs.record.processes import job_processes
-from jobs.record.run_json import Job, JobSpec, Step, read_spec, to_plain
+from jobs.record.run_json import Job, JobSpec, Step, read_spec, write_spec
 from jobs.state.model import RunState
 from jobs.state.read import read_run
 from jobs.submit import main
-from segdist.run.files import write_json
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
@@ -42,8 +41,8 @@ def write_run(run: str, host: str, pid: int, started: str) -> None:
     """A run folder of which that process is said to be at work."""
     step = Step("train", "train", "train", 1, 1, ("launch",))
     job = Job("local", "77", host, ("train",), ".submitit/1", pid=pid, pid_started=started, token="token")
-    spec = JobSpec(run, "train", "2026-01-31T12:00:00Z", (), "/", {}, {}, (step,), {}, (job,))
-    write_json(Path(run, "run.json"), to_plain(spec))
+    spec = JobSpec(run, "train", "2026-01-31T12:00:00Z", (), "/", {}, {}, (step,), {}, ".submitit/1", "local", (job,))
+    write_spec(Path(run, "run.json"), spec)
 
 
 class Cluster:
@@ -85,5 +84,5 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     yield Cluster(tmp_path, monkeypatch)
     for record in tmp_path.glob("**/run.json"):
         if "token" in record.read_text():
-            for pid in job_processes(read_spec(record).jobs[0].token):
+            for pid in job_processes(read_spec(record).token):
                 os.kill(pid, signal.SIGKILL)

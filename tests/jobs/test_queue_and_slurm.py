@@ -50,7 +50,9 @@ def _write_run(path: Path, jobs: Sequence[Job], after: Mapping[str, tuple[str, .
         for name in job.steps
     )
     run = RunFolder(path)
-    spec = JobSpec(str(path), "pipeline", "2026-01-31T12:00:00Z", (), "/", {}, {}, steps, {}, tuple(jobs))
+    spec = JobSpec(
+        str(path), "pipeline", "2026-01-31T12:00:00Z", (), "/", {}, {}, steps, {}, ".submitit/1", "slurm", tuple(jobs)
+    )
     write_json(run.run_json, to_plain(spec))
     return run
 

@@ -11,6 +11,7 @@ from jobs.cancel import main as cancel
 from jobs.planning.resources import Profile, Resources, read_profile, resolve, walltime_minutes
 from jobs.planning.sweep import split_sweep
 from jobs.submit import main
+from segdist import __version__
 from segdist.config import ConfigError
 
 from .conftest import COMMANDS, Cluster, wait_until
@@ -110,7 +111,7 @@ def test_a_dry_run_for_slurm_prints_the_exact_script(
     assert main([*argv, "icx", "--walltime", "1-12:00:00", "--dry-run"], COMMANDS) == 0
     text = capsys.readouterr().out.replace(str(tmp_path), "/home/u")
     scripts = text[text.index("# train: the job's script") : text.index("\ndry run:")]
-    scripts = re.sub(r"\d{8}-\d{6}-\d{6}", "STAMP", scripts)
+    scripts = re.sub(r"\d{8}-\d{6}-\d{6}", "STAMP", scripts).replace(f"segdist {__version__}", "segdist VERSION")
     golden = Path(__file__).with_name("golden_slurm.txt")
     assert scripts == golden.read_text()
     assert list(tmp_path.iterdir()) == [tmp_path / "site.toml"]

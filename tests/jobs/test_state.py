@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.record.processes import job_alive, process_started, this_process
+from jobs.record.processes import is_alive, process_started, this_process
 from jobs.record.run_json import Job, read_spec
 from jobs.state.find import find_runs
 from jobs.state.model import derive_states
@@ -46,11 +46,12 @@ def test_states_follow_from_the_results_and_the_job(
 
 
 def test_a_process_is_known_by_its_start() -> None:
-    pid, started = this_process()
+    own = this_process()
+    pid, started = own.pid, own.pid_started
     job = Job("local", "1", socket.gethostname(), (), "", pid=pid, pid_started=started)
-    assert job_alive(job) is True
-    assert job_alive(Job("local", "1", socket.gethostname(), (), "", pid=pid, pid_started=started + "1")) is False
-    assert job_alive(Job("local", "1", "node7.example", (), "", pid=pid, pid_started=started)) is None
+    assert is_alive(job) is True
+    assert is_alive(Job("local", "1", socket.gethostname(), (), "", pid=pid, pid_started=started + "1")) is False
+    assert is_alive(Job("local", "1", "node7.example", (), "", pid=pid, pid_started=started)) is None
 
 
 def test_a_zombie_is_dead() -> None:

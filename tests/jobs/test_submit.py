@@ -18,7 +18,7 @@ from jobs.record.processes import this_process
 from jobs.submit import main
 from segdist.config import ConfigError, TrainConfig
 from segdist.run.folder import RunFolder
-from segdist.run.lease import claim
+from segdist.run.lease import acquire
 from segdist.run.result import Result
 
 from .conftest import write_run
@@ -263,7 +263,7 @@ def test_a_training_that_failed_goes_on_and_its_rows_are_kept(capsys: pytest.Cap
 
 def test_a_run_that_was_started_by_hand_is_refused_too(capsys: pytest.CaptureFixture[str]) -> None:
     step = RunFolder("r").step("train")
-    held = claim(step, {})
+    held = acquire(step, {})
     step.metrics_jsonl.write_text('{"epoch": 1}\n')
     assert main(["train", "--run", "r", "--overwrite"], COMMANDS) == 2
     said = capsys.readouterr().err
@@ -274,7 +274,8 @@ def test_a_run_that_was_started_by_hand_is_refused_too(capsys: pytest.CaptureFix
 
 
 def test_a_run_at_work_is_refused_with_its_holder(capsys: pytest.CaptureFixture[str]) -> None:
-    pid, started = this_process()
+    own = this_process()
+    pid, started = own.pid, own.pid_started
     write_run("r", socket.gethostname(), pid, started)
     assert refusal(capsys, "train", "--run", "r", "--overwrite") == (
         f"error: --run r: job 77 (pid {pid} on {socket.gethostname()}) is at work in it; wait for it, "
@@ -295,7 +296,8 @@ def test_a_run_of_another_host_is_refused_unless_it_has_ended(capsys: pytest.Cap
 def test_a_pid_that_was_given_to_another_process_does_not_hold_a_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pid, started = this_process()
+    own = this_process()
+    pid, started = own.pid, own.pid_started
     write_run("r", socket.gethostname(), pid, started + "0")
     assert main(["train", "--run", "r", "--dry-run"], COMMANDS) == 0
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-import os
 import re
 import shlex
 import shutil
@@ -12,7 +9,6 @@ import subprocess
 import sys
 import time as _time
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,15 +16,14 @@ from submitit.core import core, utils
 
 from jobs.clusters.pbs.continuation import Continuation
 from jobs.clusters.pbs.dialect import Dialect, find_dialect
+from jobs.clusters.pbs.parameters import Parameters, defaults
 from jobs.clusters.pbs.qstat import pbs_id
-from jobs.clusters.pbs.script import After, Request, script_text, shell_path, submit_command
+from jobs.clusters.pbs.resources import submit_command
+from jobs.clusters.pbs.script import script_text, shell_path
 from jobs.clusters.pbs.watcher import PbsInfoWatcher
 from segdist.launch.pbs_job import short_id
 
 R = TypeVar("R", covariant=True)
-
-EXPORTED = ("PATH", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH")
-"""Variables of the submitting shell that a job gets; the rest is a login's."""
 
 
 class PbsJob(core.Job[R]):
@@ -94,15 +89,14 @@ class PbsExecutor(core.PicklingExecutor):
 
     @classmethod
     def _valid_parameters(cls) -> set[str]:
-        return set(_default_parameters())
+        return set(defaults())
 
     def _internal_update_parameters(self, **kwargs: Any) -> None:
-        defaults = _default_parameters()
-        foreign = sorted(set(kwargs) - set(defaults))
+        foreign = sorted(set(kwargs) - set(defaults()))
         if foreign:
-            known = "\n  - ".join(f"{name} (default: {value!r})" for name, value in sorted(defaults.items()))
+            known = "\n  - ".join(f"{name} (default: {value!r})" for name, value in sorted(defaults().items()))
             raise ValueError(f"Unavailable parameter(s): {foreign}\nValid parameters are:\n  - {known}")
-        request("true", str(self.folder), **{**self.parameters, **kwargs})  # refuses values that cannot be
+        Parameters(**{**self.parameters, **kwargs}).request("true", str(self.folder))  # refuses values that cannot be
         super()._internal_update_parameters(**kwargs)
 
     def _dialect(self) -> Dialect:
@@ -124,11 +118,9 @@ class PbsExecutor(core.PicklingExecutor):
         return f'{tasks} --state "$state" -- {command}'
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
-        several = self._num_tasks() > 1
-        return script_text(
-            request(command, str(self.folder), several=several, **self.parameters),
-            self._dialect(),
-        )
+        own = {name: value for name, value in self.parameters.items() if name != "map_count"}
+        request = Parameters(**own).request(command, str(self.folder), several=self._num_tasks() > 1)
+        return script_text(request, self._dialect())
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
         return submit_command(
@@ -190,93 +182,3 @@ class PbsExecutor(core.PicklingExecutor):
     def affinity(cls) -> int:
         """2 where there is a qsub."""
         return -1 if shutil.which("qsub") is None else 2
-
-
-@functools.lru_cache
-def _default_parameters() -> dict[str, Any]:
-    """What update_parameters takes, with its default values: the signature of :func:`request` says it."""
-    signature = inspect.signature(request)
-    given = ("command", "folder", "several", "map_count")
-    return {name: p.default for name, p in signature.parameters.items() if name not in given}
-
-
-def request(
-    command: str,
-    folder: str,
-    several: bool = False,
-    map_count: int = 0,
-    job_name: str = "submitit",
-    time: int | None = 5,
-    nodes: int = 1,
-    tasks_per_node: int | None = None,
-    cpus_per_task: int | None = None,
-    ncpus: int | None = None,
-    gpus_per_node: int | None = None,
-    mem_gb: float | None = None,
-    queue: str = "",
-    account: str = "",
-    properties: Sequence[str] = (),
-    select: str = "",
-    place: str = "",
-    options: Sequence[str] = (),
-    dialect: str = "auto",
-    depend: str = "",
-    after: Sequence[After] = (),
-    array_parallelism: int = 0,
-    umask: str = "022",
-    cwd: str | None = None,
-    export: Sequence[str] = EXPORTED,
-    variables: dict[str, str] | None = None,
-    setup: Sequence[str] | None = None,
-    teardown: Sequence[str] | None = None,
-    stderr_to_stdout: bool = False,
-    signal_delay_s: int | None = 90,
-    save_margin_s: int = 300,
-    rerun: bool = True,
-    starter: str = "auto",
-    use_starter: bool = True,
-) -> Request:
-    """submitit's parameters as a request.
-
-    ``time`` is in minutes; None leaves the walltime to the queue. ``ncpus`` is per node. ``depend`` is the value of
-    ``-W depend=``; ``after`` names the files of the same jobs, which say what the server does not: that one of them
-    goes on in another job. ``export`` names variables of this shell, ``variables`` gives values. ``starter`` chooses
-    how tasks get onto the nodes; with ``use_starter=False`` the function runs once, on the first node.
-
-    Raises:
-        ConfigError: for a value that cannot be.
-        ValueError: for GPUs, which this plugin does not ask for.
-    """
-    if gpus_per_node:
-        raise ValueError(f"gpus_per_node={gpus_per_node}: is not supported; use options for your site's resource")
-    ranks = max(1, tasks_per_node or 1)
-    return Request(
-        command=command,
-        folder=folder,
-        name=job_name,
-        nodes=nodes,
-        ncpus=ncpus or ranks * (cpus_per_task or 1),
-        ranks_per_node=ranks,
-        mem_gb=mem_gb,
-        walltime_s=None if time is None else round(time * 60),
-        queue=queue,
-        account=account,
-        properties=tuple(properties),
-        select=select,
-        place=place,
-        options=tuple(options),
-        umask=umask,
-        cwd=os.getcwd() if cwd is None else cwd,  # noqa: PTH109 (as the shell sees it)
-        exports={**{name: os.environ[name] for name in export if name in os.environ}, **(variables or {})},
-        # What starts several tasks passes USR1 on to them.
-        setup=(*(["export SUBMITIT_PREEMPT_SIGNAL=USR1"] if several else []), *(setup or [])),
-        signal="USR1" if several else "USR2",
-        teardown=tuple(teardown or []),
-        # Several tasks have a file each, and the script one of its own.
-        output="_log" if several else "_0_log",
-        stderr_to_stdout=stderr_to_stdout or several,
-        signal_delay_s=signal_delay_s,
-        save_margin_s=save_margin_s,
-        rerun=rerun,
-        after=tuple(after),
-    )

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from jobs.clusters.directives import finish_script
 from jobs.clusters.pbs.dialect import Dialect
-from segdist.config import require
+from jobs.clusters.pbs.resources import in_dialect, resources
+from jobs.clusters.request import After, Request
 from segdist.run.exit_codes import TO_BE_CONTINUED
 
 ID = "SUBMITIT_PBS_ID"
@@ -30,111 +30,13 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+=@-]+")
 _LONGEST_NAME = {"pbspro": 236, "torque": 15}
 
 
-@dataclass(frozen=True)
-class After:
-    """A job that is waited for: FOLDER/ID as ``files`` (``%a`` stands for the element's index), and whether it must
-    have succeeded (``ok``)."""
-
-    files: str
-    ok: bool = True
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a job asks for and runs. ``command`` is shell text; ``folder`` may hold submitit's %j, %A and %a."""
-
-    command: str
-    folder: str
-    name: str = "submitit"
-    nodes: int = 1
-    ncpus: int = 1
-    ranks_per_node: int = 1
-    mem_gb: float | None = None
-    walltime_s: int | None = None
-    queue: str = ""
-    account: str = ""
-    properties: tuple[str, ...] = ()
-    select: str = ""
-    place: str = ""
-    options: tuple[str, ...] = ()
-    umask: str = "022"
-    cwd: str = ""
-    exports: Mapping[str, str] = field(default_factory=dict)
-    setup: tuple[str, ...] = ()
-    teardown: tuple[str, ...] = ()
-    stderr_to_stdout: bool = False
-    output: str = "_0_log"
-    """What follows the id in the names of the output files, before ``.out`` and ``.err``."""
-    signal_delay_s: int | None = None
-    """Seconds before the walltime at which the command gets ``signal``; None never sends it."""
-    signal: str = "USR2"
-    save_margin_s: int = 300
-    """Seconds before the walltime at which segdist's launcher lets training save."""
-    rerun: bool = True
-    after: tuple[After, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("nodes", "ncpus", "ranks_per_node"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name} = {value}: must be at least 1; give 1 or more")
-        require(
-            re.fullmatch("0?[0-7]{3}", self.umask) is not None,
-            f'umask = "{self.umask}": must be three octal digits; give for example "022"',
-        )
-        for option in self.options:
-            require("\n" not in option, f"options: {option!r}: must be one line; give several options")
-        for text in (self.queue, self.account, self.select, self.place, *self.properties):
-            require(not re.search(r"\s", text), f"{text!r}: must have no blanks; qsub would take them for two words")
-
-
-def refuse_foreign(request: Request, dialect: Dialect) -> None:
-    """Refuse what the dialect does not know.
-
-    Raises:
-        ConfigError: naming it. Torque would ignore ``-l select`` and give one node; OpenPBS would refuse the others.
-    """
-    if dialect == "torque":
-        for name in ("select", "place"):
-            value = getattr(request, name)
-            require(not value, f'{name} = "{value}": Torque ignores -l {name}; give nodes, ncpus and properties')
-        for option in request.options:
-            require(
-                not re.match(r"-?(-l\s*|J\b|-J\b)?(select|place)=|-?J\b", option.strip()),
-                f'options: "{option}": Torque does not know it; give nodes, ncpus and properties',
-            )
-        return
-    for option in request.options:
-        require(
-            not re.match(r"-[dFt]\b|-l\s*procs=", option.strip()),
-            f'options: "{option}": PBS Pro does not know it; the script sets its own folder, arrays are -J',
-        )
-
-
-def resources(request: Request, dialect: Dialect) -> list[str]:
-    """The values of ``-l``. Placement is forced: two chunks of ``select`` may else share a node."""
-    lines: list[str] = []
-    if dialect == "torque":
-        lines.append(":".join([f"nodes={request.nodes}", *request.properties, f"ppn={request.ncpus}"]))
-        if request.mem_gb is not None:
-            lines.append(f"mem={_mb(request.mem_gb) * request.nodes}mb")
-    else:
-        chunk = f"{request.nodes}:ncpus={request.ncpus}:mpiprocs={request.ranks_per_node}"
-        if request.mem_gb is not None:
-            chunk += f":mem={_mb(request.mem_gb)}mb"
-        chunk += "".join(f":{name}" if "=" in name else f":{name}=True" for name in request.properties)
-        lines += [f"select={request.select or chunk}", f"place={request.place or 'scatter'}"]
-    if request.walltime_s is not None:
-        lines.append(f"walltime={clock(request.walltime_s)}")
-    return lines
-
-
 def script_text(request: Request, dialect: Dialect) -> str:
     """The whole script.
 
     Raises:
         ConfigError: for what the dialect does not know.
     """
-    refuse_foreign(request, dialect)
+    request = in_dialect(request, dialect)
     lines = ["#!/bin/bash", *(f"#PBS {line}" for line in _directives(request, dialect)), ""]
     lines += [
         f"umask {request.umask}",
@@ -166,7 +68,8 @@ def script_text(request: Request, dialect: Dialect) -> str:
         "fi",
         'finish "$code"',
     ]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    return finish_script(text, "#PBS", request.made_by, request.add_directives, request.remove_directives)
 
 
 def _functions(request: Request) -> list[str]:
@@ -275,32 +178,12 @@ def _script_file(folder: str) -> str:
     return f'{shell_path(folder)}/"${{{ID}%%_*}}_submission.sh"'
 
 
-def submit_command(script: str, dialect: Dialect, depend: str = "", elements: int = 0, throttle: int = 0) -> list[str]:
-    """The command that submits a script, alone or as an array of that many elements.
-
-    The dependency and the array are not in the script: when it submits itself again it is one job, and what it
-    waited for may be forgotten.
-    """
-    command = ["qsub"]
-    if depend:
-        command += ["-W", f"depend={depend}"]
-    if elements:
-        limit = f"%{throttle}" if throttle else ""
-        command += ["-t" if dialect == "torque" else "-J", f"0-{elements - 1}{limit}"]
-    return [*command, script]
-
-
 def job_name(text: str, dialect: Dialect) -> str:
     """A name that qsub takes: no blanks, a letter first, and no longer than the dialect allows."""
     name = re.sub(r"[^A-Za-z0-9_.+-]", "_", text)
     if not name[:1].isalpha():
         name = f"j{name}"
     return name[: _LONGEST_NAME[dialect]]
-
-
-def clock(seconds: int) -> str:
-    """``HH:MM:SS``."""
-    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 def fixed_part(folder: str) -> str:
@@ -315,7 +198,3 @@ def shell_path(folder: str) -> str:
     pieces = re.split(r"(%[jAa])", folder)
     ids = {"%j": f'"${ID}"', "%A": f'"${{{ID}%%_*}}"', "%a": f'"${{{ID}##*_}}"'}
     return "".join(ids.get(piece) or (shlex.quote(piece) if piece else "") for piece in pieces)
-
-
-def _mb(gigabytes: float) -> int:
-    return max(1, round(gigabytes * 1024))

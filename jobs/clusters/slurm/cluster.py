@@ -11,12 +11,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from jobs.clusters.scheduler import NOWHERE, PlannedRun, SubmitError, place_of, submit_steps
-from jobs.planning.resources import Profile, Resources, walltime_minutes
+from jobs.clusters.request import Request
+from jobs.clusters.scheduler import NOWHERE, SubmitError
 from jobs.record.entry import Entry, Phase
-from jobs.record.run_json import Job, Step
+from jobs.record.run_json import Job, PlannedRun
 
 if TYPE_CHECKING:
     import submitit
@@ -30,28 +30,18 @@ _CALL_S = 60
 class Slurm:
     """The Slurm cluster that ``sbatch`` talks to."""
 
-    def scripts(self, planned: Sequence[PlannedRun], resources: Resources, profile: Profile) -> Mapping[str, str]:
-        """The batch script of every step; ids of other jobs stand as ``<id of STEP>``."""
-        texts = {}
-        for step in planned[0].steps:
-            ids = {name: f"<id of {name}>" for name in step.after}
-            executor = self._executor(planned, step, resources, profile, ids)
-            if len(planned) > 1:
-                executor.parameters["map_count"] = len(planned)
-            texts[step.step] = executor._make_submission_file_text(executor._submitit_command_str, "")
-        return texts
+    name = "slurm"
+    title = "Slurm"
 
-    def submit(
-        self, planned: Sequence[PlannedRun], resources: Resources, profile: Profile
-    ) -> Sequence[tuple[Job, ...]]:
-        """Submit the steps in order, each after those that it waits for; a sweep's runs are an array a step."""
-        return submit_steps(
-            "slurm",
-            "Slurm",
-            planned,
-            lambda step, ids: self._executor(planned, step, resources, profile, ids),
-            lambda ids: self.cancel(list(ids.values())),
-        )
+    def executor(self, request: Request) -> submitit.SlurmExecutor:
+        """submitit's executor for a request; it makes the script, and submits it."""
+        from jobs.clusters.slurm.executor import executor_of
+
+        return executor_of(request)
+
+    def submit_command(self, request: Request, script: str) -> list[str]:
+        """The command that submits a script; all that it asks for stands in the script."""
+        return ["sbatch", script]
 
     def query(self, ids: Sequence[str], outputs: Mapping[str, str] = NOWHERE) -> Mapping[str, Entry]:
         """One squeue for all; for those that it has forgotten one sacct, where the site has it."""
@@ -72,66 +62,12 @@ class Slurm:
         if done is None or (done.returncode and "Invalid job id" not in done.stderr):
             raise SubmitError(f"scancel: {done.stderr.strip() if done else 'is not on PATH'}")
 
-    def _executor(
-        self,
-        planned: Sequence[PlannedRun],
-        step: Step,
-        resources: Resources,
-        profile: Profile,
-        ids: Mapping[str, str],
-    ) -> submitit.SlurmExecutor:
-        from jobs.clusters.slurm.executor import BatchExecutor
+    def withdraw(self, ids: Sequence[str], arrays: bool) -> None:
+        """Take back jobs, or whole arrays, of a submission that was refused later on."""
+        self.cancel(ids)
 
-        folder, name = place_of(planned, step)
-        executor = BatchExecutor(folder, python=profile.python or None)
-        cwd, array = planned[0].cwd, len(planned) > 1
-        executor.update_parameters(**parameters(step, resources, profile, name, cwd, ids, array))
-        return executor
-
-
-def parameters(
-    step: Step,
-    resources: Resources,
-    profile: Profile,
-    name: str,
-    cwd: str,
-    ids: Mapping[str, str],
-    array: bool = False,
-) -> dict[str, Any]:
-    """submitit's parameters for one step.
-
-    The signal goes to the batch script alone, which has become the runner: it decides about the requeue, and the
-    launcher passes it on to the ranks. A step whose dependency has failed is ended by Slurm and does not wait for ever.
-    """
-    more: dict[str, Any] = {
-        "chdir": cwd,
-        "requeue": True,
-        "kill-on-invalid-dep": "yes",
-        "signal": f"B:{profile.signal}@{profile.signal_before_s}",
-    }
-    if step.after:
-        kind = "afterany" if step.always else ("aftercorr" if array else "afterok")
-        more["dependency"] = ":".join([kind, *(ids[other] for other in step.after)])
-    for option in resources.options:
-        key, equals, value = option.lstrip("-").partition("=")
-        more[key] = value if equals else True
-    cores = resources.cores_per_node
-    return {
-        "job_name": name,
-        "nodes": step.nodes,
-        "ntasks_per_node": step.ranks_per_node,
-        "cpus_per_task": max(1, cores // step.ranks_per_node) if cores and step.task != "report" else None,
-        "time": walltime_minutes(resources.walltime) if resources.walltime else None,
-        "partition": resources.queue or None,
-        "account": resources.account or None,
-        "constraint": resources.constraint or None,
-        "array_parallelism": resources.max_parallel or 100_000,
-        "setup": list(profile.setup) or None,
-        "stderr_to_stdout": True,
-        "use_srun": False,
-        "wckey": None,
-        "additional_parameters": more,
-    }
+    def tidy(self, planned: Sequence[PlannedRun], jobs: Sequence[tuple[Job, ...]]) -> None:
+        """Nothing is left to do when all is submitted: Slurm ends what waits for a job that has failed already."""
 
 
 def entry_of(state: str, reason: str, nodes: str, used: str, restarts: str) -> Entry:

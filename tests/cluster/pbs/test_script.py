@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from jobs.clusters.pbs.dialect import Dialect, dialect_of, find_dialect
-from jobs.clusters.pbs.script import After, Request, job_name, script_text, shell_path, submit_command
+from jobs.clusters.pbs.resources import submit_command
+from jobs.clusters.pbs.script import job_name, script_text, shell_path
+from jobs.clusters.request import After, Request
 from segdist.config import ConfigError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -18,7 +20,7 @@ REQUEST = Request(
     folder="/data/runs/first/.submitit/1",
     name="first-train",
     nodes=4,
-    ncpus=24,
+    cores=24,
     ranks_per_node=2,
     walltime_s=6 * 3600,
     queue="batch",

@@ -14,11 +14,12 @@ import pytest
 from jobs import cancel, logs, status
 from jobs.clusters.pbs.cluster import Pbs
 from jobs.planning.steps import Commands
-from jobs.record.run_json import Job, Step, read_spec
+from jobs.record.run_json import Job, PlannedRun, Step, read_spec
 from jobs.state.model import RunState
 from jobs.state.poll import Queue
 from jobs.state.read import read_run
 from jobs.submit import main
+from segdist.run.folder import RunFolder
 
 from .conftest import HERE, Lab, wait_until
 
@@ -215,7 +216,7 @@ def test_the_dry_run_prints_scripts_and_the_commands_that_submit_them(
     out = capsys.readouterr().out
     asked = "nodes=4:gold6128:ppn=1" if login.lab.torque else "select=4:ncpus=1:mpiprocs=1:gold6128=True"
     assert f"#PBS -l {asked}" in out
-    assert "# submitted by: qsub -W depend=afterok:<id of train> SCRIPT" in out
+    assert "# submitted by: qsub -W depend=afterok:ID_OF_train SCRIPT" in out
     assert not (login.folder / "runs").exists()
     assert not os.listdir(login.lab.folder / "jobs")  # noqa: PTH208
 
@@ -227,7 +228,7 @@ def test_only_one_call_to_qstat_is_made_for_all_jobs(login: Login, monkeypatch: 
     from jobs.clusters.pbs import qstat
 
     real: Callable[..., Any] = qstat.call
-    monkeypatch.setattr("jobs.clusters.pbs.continuation.look", lambda *a: calls.append(a) or qstat.query(*a[:2], real))
+    monkeypatch.setattr("jobs.clusters.pbs.continuation.query", lambda *a: calls.append(a) or qstat.query(*a[:2], real))
     read_run(run, queue=Queue())
     assert len(calls) == 1
 
@@ -277,7 +278,8 @@ def test_jobs_that_torque_would_hold_for_ever_are_dropped(login: Login) -> None:
         assert login.lab.qsub("exit 1", *options) == number
         login.lab.wait(number, "C" if number == "1" else "H")
     (login.folder / "1_exit").write_text("1\n")
-    Pbs()._drop_stuck(steps, jobs)
+    planned = PlannedRun(RunFolder(login.folder), tuple(steps), ".submitit", "/")
+    Pbs("torque").tidy([planned], [tuple(jobs)])
     assert [login.lab.job(number)["state"] for number in ("2", "3")] == ["C", "C"]
 
 
