@@ -1,7 +1,8 @@
 # make demo   everything on this machine: set up, train, evaluate, quantize, evaluate int8, report
-# make test   lint, types and tests (as root it first installs Slurm and a browser for them)
+# make test   lint, types and all tests (as root it first installs Slurm and a browser for them)
+# make test-fast  the quick tests alone, on all cores: what to run while working
 # make soak   trainings killed with -9 at random points, 200 times (KILLS=1000 for more)
-# make lint   ruff and mypy alone
+# make lint   ruff, mypy and the rooms' import contracts alone
 # make bench  the benchmarks of tests/benchmarks
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ SYSTEM := $(VENV)/.system
 
 KILLS ?= 200
 
-.PHONY: demo test soak lint bench clean-demo
+.PHONY: demo test test-fast soak lint bench clean-demo
 
 # Installing takes 3 to 5 minutes and 7 GB, once; again only where pyproject.toml has changed.
 $(READY): pyproject.toml
@@ -63,8 +64,17 @@ $(SYSTEM): | $(READY)
 	else echo "no root, or no apt-get: the tests that want Slurm or a browser are skipped unless they are there"; fi
 	@touch $@
 
+# What shares no machine-wide thing runs on two workers; a Slurm, killed trainings and a browser want it for themselves.
+APART := cluster or faults or browser
+
 test: lint $(SYSTEM)
-	$(BIN)/python -m pytest
+	@code=0; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ($(APART))' || code=$$?; \
+	$(BIN)/python -m pytest -m '$(APART)' || code=$$?; \
+	exit $$code
+
+test-fast: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m 'not (slow or $(APART))'
 
 soak: $(READY)
 	SEGDIST_SOAK_KILLS=$(KILLS) $(BIN)/python -m pytest -q tests/faults

@@ -49,3 +49,15 @@ def zygote() -> Iterator[Zygote]:
     yield zygote
     zygote.process.kill()
     zygote.process.communicate()
+
+
+_FOLDER_MARKERS = {"cluster": "cluster", "faults": "faults"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder; ``slow`` and ``browser`` stand in the files themselves."""
+    tests = Path(__file__).parent
+    for item in items:
+        room = item.path.relative_to(tests).parts[0]
+        if room in _FOLDER_MARKERS:
+            item.add_marker(_FOLDER_MARKERS[room])

@@ -2,8 +2,12 @@
 
 import json
 
+import pytest
+
 from segdist.run.folder import RunFolder
 from segdist.run.result import read_metrics
+
+pytestmark = pytest.mark.slow  # trains, or starts many processes
 
 SMALL = ("--width", "4", "--epochs", "1", "--crop", "64x128", "--batch", "4", "--workers", "0", "--ipex", "off")
 

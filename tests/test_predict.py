@@ -15,6 +15,8 @@ from segdist.models.int8_file import save_int8
 from segdist.models.model_file import ModelInfo, save_model
 from segdist.predict import MAX_SIDE, PredictConfig, largest_size, predict, read_picture
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 LABELS = load_label_set("street13")
 
 

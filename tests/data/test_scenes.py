@@ -208,6 +208,7 @@ def test_a_crash_while_painting_leaves_nothing_behind(tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_two_callers_at_the_same_time_get_one_whole_set(tmp_path: Path) -> None:
     config = ScenesConfig(out=tmp_path / "set", train=3, val=1, size="64x64", workers=1)
     with ThreadPoolExecutor(2) as pool:

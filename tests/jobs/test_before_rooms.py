@@ -24,6 +24,8 @@ from segdist.run.folder import RunFolder
 
 from .conftest import ROOT, STAND_IN
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 OLD = Path(__file__).with_name("before_rooms")
 SLURM = {
     "SLURM_JOB_ID": "11", "SLURM_JOB_NODELIST": "n1", "SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "1",

@@ -14,6 +14,8 @@ from segdist.run.folder import RunFolder
 
 from .conftest import Cluster, write_run
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 
 def test_a_cancelled_pipeline_ends_as_a_whole_and_says_who_did_it(
     cluster: Cluster, capsys: pytest.CaptureFixture[str]

@@ -20,6 +20,8 @@ from segdist.run.result import Result, Status
 
 from .conftest import COMMANDS, Cluster, wait_until
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 NOW = "2026-01-31T12:00:00Z"
 
 

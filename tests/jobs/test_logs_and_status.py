@@ -18,6 +18,8 @@ from segdist.run.result import Result
 
 from .conftest import Cluster, wait_until, write_run
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 
 def test_the_log_of_the_step_at_work_of_any_rank(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     cluster.start_hanging("r")

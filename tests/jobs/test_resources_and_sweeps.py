@@ -78,6 +78,7 @@ def test_a_sweep_of_far_too_many_is_refused() -> None:
         split_sweep(["train", "--sweep", f"lr={many}", "--sweep", f"seed={many}"])
 
 
+@pytest.mark.slow
 def test_a_local_sweep_keeps_to_its_limit_and_every_run_is_there(
     cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,6 +89,7 @@ def test_a_local_sweep_keeps_to_its_limit_and_every_run_is_there(
     assert sorted(path.name for path in Path("s").glob(".slot*")) == [".slot0", ".slot1"]
 
 
+@pytest.mark.slow
 def test_a_run_of_a_sweep_waits_for_its_slot_and_can_be_cancelled_there(cluster: Cluster) -> None:
     assert cluster.submit("train", "--run", "s", "--sweep", "lr=0.1,0.2", stand_in="train=hang") == 0
     first, second = "s/lr=0.1", "s/lr=0.2"

@@ -21,6 +21,8 @@ from segdist.run.result import Result
 
 from .conftest import Cluster, wait_until
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 DONE = Result("train", "train", "completed", "2026-01-31T12:00:00Z")
 BAD = Result("train", "train", "failed", "2026-01-31T12:00:00Z")
 

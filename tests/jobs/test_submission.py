@@ -21,6 +21,8 @@ from segdist.run.folder import RunFolder
 
 from .conftest import ROOT
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 SBATCH = """#!/bin/bash
 echo "$@" >>"$LOG/sbatch"
 count=$(wc -l <"$LOG/sbatch")

@@ -8,9 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from segdist.run.result import utc_now
 
 from .local_launcher import DEADLINE, ROOT, Launcher, last_line, pid_of
+
+pytestmark = pytest.mark.slow  # trains, or starts many processes
 
 
 def test_a_failing_rank_is_named_and_the_waiting_ones_are_terminated(tmp_path: Path) -> None:

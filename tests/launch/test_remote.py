@@ -14,6 +14,8 @@ import pytest
 
 from .remote_launcher import DEADLINE, ROOT, RemoteLauncher, path_with, program
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 Start = Callable[..., RemoteLauncher]
 
 

@@ -11,6 +11,8 @@ from segdist.launch.__main__ import main
 
 from .local_launcher import DEADLINE, Launcher, last_line
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stop_signal_reaches_every_rank(tmp_path: Path, number: signal.Signals, expected: int) -> None:

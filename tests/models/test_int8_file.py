@@ -15,6 +15,8 @@ from segdist.config import ConfigError
 from segdist.models.int8_file import load_int8, save_int8
 from segdist.quantization.inc import quantize
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 
 @pytest.fixture(scope="module")
 def lowered() -> torch.jit.ScriptModule:

@@ -8,6 +8,8 @@ from segdist.config import ConfigError
 from segdist.models.build import build_net, count_macs, count_parameters
 from segdist.models.forward import predict_logits, resize_input, to_input, upsampled_rows
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 
 @pytest.fixture(scope="module")
 def w48():

@@ -16,6 +16,8 @@ from segdist.models.unet import UNet
 from segdist.quantization.inc import quantize
 from segdist.quantization.search import Plan, Quantized
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 
 def images(count: int, height: int = 64, width: int = 96) -> Tensor:
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(count))

@@ -14,7 +14,7 @@ from .browser import Tab, browser, find_browser
 from .run_fixture import HRNET, UNET, make_run
 
 PROGRAM = find_browser()
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium or Chrome on this machine")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(PROGRAM is None, reason="no Chromium or Chrome on this machine")]
 
 DRAWN = """
 [...document.images].map(image => [image.alt, image.complete && image.naturalWidth > 0]).concat(

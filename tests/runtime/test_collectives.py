@@ -12,6 +12,8 @@ from segdist.config import ConfigError
 from segdist.runtime.collectives import ccl_environment, choose_backend, interface_to
 from segdist.system.ranks import Ranks, rank_environment
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 
 @pytest.mark.parametrize(
     ("wanted", "world", "installed", "expected"),

@@ -13,6 +13,8 @@ from segdist.runtime.ipex import Ipex, load_ipex
 from segdist.runtime.precision import choose_precision
 from segdist.system.cpu import Cpu, read_cpu
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 AVX2 = Cpu("an older one", frozenset({"avx2", "fma"}))
 SKYLAKE = Cpu("Skylake", frozenset({"avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512dq"}))
 COOPER_LAKE = Cpu("Cooper Lake", SKYLAKE.flags | {"avx512_vnni", "avx512_bf16"})

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 CODE = """
 import os, sys
 from segdist.system.ranks import Ranks

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from segdist.system.affinity import core_slice, physical_cores
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 
 def sysfs(layout):
     """A reader of /sys for ``{cpu: (socket, core)}``."""

@@ -28,6 +28,8 @@ from segdist.tasks.evaluate import evaluate
 
 from ..evaluation.fixture import NearestColour, colour_data, run_ranks, train_ids
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 QUICK = RuntimeConfig(threads=1)
 
 

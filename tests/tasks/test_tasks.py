@@ -15,6 +15,8 @@ from segdist.run.result import read_metrics
 
 from ..evaluation.fixture import NearestColour, colour_data
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 SMALL = ("--width", "4", "--epochs", "2", "--crop", "64x128", "--batch", "4", "--workers", "0", "--ipex", "off")
 
 

@@ -12,6 +12,8 @@ from segdist.training.sync_batchnorm import SyncBatchNorm2d, convert_sync_batchn
 
 from ..faults.harness import Training
 
+pytestmark = pytest.mark.slow  # trains, or starts many processes
+
 CODE = """
 import sys, torch, torch.distributed as dist
 from torch import nn
