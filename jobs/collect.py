@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.render.table import as_number, format_table, number, shorten
+from jobs.render.table import format_table, number, shorten
 from jobs.state.find import find_runs
 from jobs.state.model import RunState, StepState
 from jobs.state.read import read_runs
@@ -21,6 +21,7 @@ from segdist.cli import run_command
 from segdist.config import ConfigError
 from segdist.run.files import write_atomic
 from segdist.run.folder import PRECISIONS, pixels_of, precision_of, size_of
+from segdist.run.result import as_number
 
 TABLE_WIDTH = 120
 

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.render.table import as_number, duration, format_table, number
+from jobs.render.table import duration, format_table, number
 from jobs.state.find import find_runs
 from jobs.state.model import RunState, StepState
 from jobs.state.read import read_runs
 from segdist.cli import run_command
+from segdist.run.result import as_number
 
 _HEAD = ("run", "step", "state", "nodes", "epoch", "loss", "val loss", "mIoU %", "elapsed", "ETA", "")
 

@@ -27,11 +27,6 @@ def format_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: Seque
     return "\n".join(line(row) for row in [*heads, rule, *rows])
 
 
-def as_number(value: object) -> float | None:
-    """The value where it is a number, else None: what a file of another hand holds may be anything."""
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
 def number(value: float | None, digits: int = 1) -> str:
     """A number with that many decimals, or a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}"

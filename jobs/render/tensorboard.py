@@ -15,10 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.render.table import as_number
 from jobs.state.model import RunState, StepState
 from segdist.config import ConfigError
-from segdist.run.result import read_metrics
+from segdist.run.result import as_number, read_metrics
 
 PATTERN = "events.out.tfevents.*"
 Point = tuple[str, float, int, float]

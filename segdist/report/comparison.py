@@ -12,9 +12,10 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from segdist.report import figures
-from segdist.report.runs import Problem, Run, Step, as_number, as_table
+from segdist.report.runs import Problem, Run, Step, as_table
 from segdist.report.text import commands, digits, percent, size
 from segdist.run.folder import PRECISIONS
+from segdist.run.result import as_number
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from typing import Any
 from markupsafe import Markup
 
 from segdist.report import charts, embed
-from segdist.report.runs import EXPECTED, Problem, Run, Step, as_number, as_rows, as_table
+from segdist.report.runs import EXPECTED, Problem, Run, Step, as_rows, as_table
 from segdist.report.text import digits, percent, seconds
+from segdist.run.result import as_number
 
 
 def _curve(run: Run, key: str, dashed: bool = False) -> charts.Line:

@@ -6,7 +6,6 @@ depends on it is None or empty.
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from segdist.cli import read_values
 from segdist.config import TASKS, ConfigError
 from segdist.report import svg
 from segdist.run.folder import PRECISIONS, RunFolder, StepFolder, pixels_of, precision_of, size_of
-from segdist.run.result import Result, ResultError, read_metrics
+from segdist.run.result import Result, ResultError, as_number, read_metrics
 
 EXPECTED = ("fp32", "int8")
 """The precisions whose absence is said; bf16 is for CPUs that have it."""
@@ -205,12 +204,6 @@ def as_table(value: Any) -> dict[str, Any]:
 def as_rows(value: Any) -> list[dict[str, Any]]:
     """The tables of a list, or none for anything else that a file may hold."""
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
-
-
-def as_number(value: Any) -> float | None:
-    """A finite number, or None for anything else that a file may hold."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None
 
 
 def _step_title(folder: StepFolder) -> str:

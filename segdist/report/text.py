@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from segdist.report.runs import EXPECTED, Run, Step, as_number, as_table
+from segdist.report.runs import EXPECTED, Run, Step, as_table
 from segdist.run.folder import size_of
+from segdist.run.result import as_number
 
 NONE = "–"
 """What stands where a number is missing."""

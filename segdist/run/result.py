@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,16 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 break
             raise ResultError(f"{path}:{number}: is not JSON ({error})") from error
     return rows
+
+
+def as_number(value: object) -> float | None:
+    """A number that a file holds, as it is there; None for anything else.
+
+    Neither true and false nor NaN, infinity and what no float can hold are numbers.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) <= sys.float_info.max else None
 
 
 def job_of(environ: Mapping[str, str]) -> dict[str, str]:

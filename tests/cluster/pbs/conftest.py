@@ -177,3 +177,14 @@ def login_node(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     yield lab
     for cached in caches:
         cached.cache_clear()
+
+
+@pytest.fixture
+def login(login_node: Lab, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A user in a folder of his own."""
+    from .login import Login
+
+    monkeypatch.setenv("VIRTUAL_ENV", "/opt/the venv")
+    user = Login(login_node)
+    monkeypatch.chdir(user.folder)
+    return user

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,66 +12,14 @@ import pytest
 
 from jobs import cancel, logs, status
 from jobs.clusters.pbs.cluster import Pbs
-from jobs.planning.steps import Commands
 from jobs.record.run_json import Job, PlannedRun, Step, read_spec
-from jobs.state.model import RunState
 from jobs.state.poll import Queue
 from jobs.state.read import read_run
 from jobs.submit import main
 from segdist.run.folder import RunFolder
 
-from .conftest import HERE, Lab, wait_until
-
-TORQUE = pytest.mark.parametrize("lab", ["torque"], indirect=True)
-PBSPRO = pytest.mark.parametrize("lab", ["pbspro"], indirect=True)
-STAND_IN = str(HERE / "stand_in.py")
-COMMANDS = Commands((sys.executable, STAND_IN, "launch"), (sys.executable, STAND_IN, "report"))
-
-
-class Login:
-    """A user on the login node, in a folder with odd characters."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.folder = lab.work / "my work's $HOME"
-        self.folder.mkdir()
-
-    def submit(self, *argv: str, how: dict[str, str] | None = None) -> Path:
-        """Submit with tasks behaving as told; the run folder."""
-        (self.folder / "stand_in.json").write_text(json.dumps(how or {}))
-        assert main([argv[0], "--cluster", "pbs", "--run", "runs/one", *argv[1:]], COMMANDS) == 0
-        return self.folder / "runs" / "one"
-
-    def state(self, run: Path) -> RunState:
-        """What is true now."""
-        return read_run(run, queue=Queue(every_s=0.0))
-
-    def states(self, run: Path) -> dict[str, str]:
-        """Step → state."""
-        return {step.step: step.state for step in self.state(run).steps}
-
-    def wait_for(self, run: Path, **wanted: str) -> None:
-        """Wait until those steps are in those states."""
-        wait_until(lambda: wanted.items() <= self.states(run).items(), lambda: f"{wanted} in {self.states(run)}")
-
-    def ranks(self, run: Path, step: str = "train") -> list[dict[str, Any]]:
-        """What each rank of a step said about itself."""
-        files = sorted((run / step / "logs").glob("rank?.log"))
-        return [json.loads(file.read_text().splitlines()[0]) for file in files]
-
-    def begun(self, run: Path, step: str = "train", ranks: int = 2, restart: int = 0) -> None:
-        """Wait until every rank of a step is at work."""
-        logs = run / step / "logs"
-        wait_until(lambda: all((logs / f"begun{k}.{restart}").exists() for k in range(ranks)), lambda: str(logs))
-
-
-@pytest.fixture
-def login(login_node: Lab, monkeypatch: pytest.MonkeyPatch) -> Login:
-    """A user in a folder of his own."""
-    monkeypatch.setenv("VIRTUAL_ENV", "/opt/the venv")
-    user = Login(login_node)
-    monkeypatch.chdir(user.folder)
-    return user
+from .conftest import wait_until
+from .login import COMMANDS, PBSPRO, TORQUE, Login
 
 
 def test_ranks_run_on_both_nodes_with_environment_folder_and_umask(
@@ -281,22 +228,3 @@ def test_jobs_that_torque_would_hold_for_ever_are_dropped(login: Login) -> None:
     planned = PlannedRun(RunFolder(login.folder), tuple(steps), ".submitit", "/")
     Pbs("torque").tidy([planned], [tuple(jobs)])
     assert [login.lab.job(number)["state"] for number in ("2", "3")] == ["C", "C"]
-
-
-SMALL = (
-    "--width", "4", "--crop", "64x128", "--val-size", "64x128", "--batch", "4", "--epochs", "1", "--workers", "0",
-    "--ipex", "off", "--precision", "fp32", "--check", "headers", "--sizes", "64x128", "--tuning-size", "64x128",
-    "--latency-runs", "2", "--max-trials", "1", "--allow-miss", "--calibration-images", "4",
-)  # fmt: skip
-
-
-@TORQUE
-@pytest.mark.slow
-def test_a_real_pipeline_on_two_nodes(login: Login, streets: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["pipeline", "--cluster", "pbs", "--run", "runs/real", "--nodes", "2", "--data", str(streets), *SMALL]
-    assert main([*argv, "--wait"]) == 0, capsys.readouterr().out
-    run = login.folder / "runs" / "real"
-    assert set(login.states(run).values()) == {"completed"}
-    result = json.loads((run / "train" / "result.json").read_text())
-    assert result["machine"]["ranks"] == 2
-    assert "int8" in (run / "report.html").read_text()

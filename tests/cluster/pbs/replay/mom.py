@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import json
 import os
-import pwd
 import selectors
 import shutil
 import signal
@@ -22,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mom_files import JobFiles
 from store import Job, Store, schedule
 
 _CLONE_NEWNS, _CLONE_NEWUTS, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000000, 4096, 16384, 1 << 18
@@ -52,20 +52,11 @@ def enter_node(store: Store, node: str, first: bool) -> Callable[[], None]:
     return enter
 
 
-class Mom:
+class Mom(JobFiles):
     """One job from its start to its end."""
 
     def __init__(self, store: Store, job: Job) -> None:
-        self.store = store
-        self.job = job
-        self.user = pwd.getpwuid(os.getuid()).pw_name
-        self.home = store.config["home"]
-        self.id = f"{job['key']}.{store.server}"
-        self.hosts = [node["name"] for node in job["nodes"]]
-        self.unique = list(dict.fromkeys(self.hosts))
-        self.nodefile = store.folder / "aux" / self.id
-        self.stdout = store.folder / "spool" / f"{job['key']}.OU"
-        self.stderr = self.stdout if job["join"] == "oe" else store.folder / "spool" / f"{job['key']}.ER"
+        super().__init__(store, job)
         self.tasks: dict[int, tuple[subprocess.Popen[bytes], int, socket.socket]] = {}
         self.top: subprocess.Popen[bytes] | None = None
         self.sessions: dict[int, int] = {}  # session → node index
@@ -74,40 +65,6 @@ class Mom:
         self.kill_at = 0.0
         self.crashed: dict[str, float] = {}
         self.selector = selectors.DefaultSelector()
-
-    # The job's environment ------------------------------------------------------------------------------------
-
-    def variables(self, node: int, task: int) -> dict[str, str]:
-        """What PBS sets in every process of the job."""
-        job = self.job
-        scratch = self.store.folder / "tmp" / f"{self.id}-{self.unique[node]}"
-        scratch.mkdir(parents=True, exist_ok=True)
-        values = {
-            "PBS_JOBID": self.id, "PBS_JOBNAME": job["name"], "PBS_QUEUE": "workq", "PBS_ENVIRONMENT": "PBS_BATCH",
-            "PBS_NODENUM": str(node), "PBS_TASKNUM": str(task), "TMPDIR": str(scratch),
-            "PBS_O_WORKDIR": job["workdir"], "PBS_O_HOST": self.store.server,
-        }  # fmt: skip
-        cpus = self.job["nodes"][0]["cpus"]
-        if self.store.torque:
-            values |= {
-                "PBS_NP": str(sum(n["lines"] for n in job["nodes"])), "PBS_NUM_NODES": str(len(job["nodes"])),
-                "PBS_NUM_PPN": str(job["nodes"][0]["lines"]), "PBS_WALLTIME": str(job["walltime"]),
-                "PBS_VNODENUM": str(node), "PBS_O_INITDIR": job["cwd"],
-            }  # fmt: skip
-        else:
-            values |= {"NCPUS": str(cpus), "OMP_NUM_THREADS": str(cpus)}
-        if job["index"] is not None and self.store.torque:
-            values["PBS_ARRAYID"] = str(job["index"])
-        elif job["index"] is not None:
-            values |= {"PBS_ARRAY_INDEX": str(job["index"]), "PBS_ARRAY_ID": f"{job['number']}[].{self.store.server}"}
-        return values
-
-    def bare(self) -> dict[str, str]:
-        """What a login has."""
-        return {"HOME": self.home, "USER": self.user, "LOGNAME": self.user, "SHELL": "/bin/bash",
-                "PATH": "/bin:/usr/bin", "LANG": "C.UTF-8"}  # fmt: skip
-
-    # Its life -------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Start the script, watch until it is over, and report."""
@@ -157,30 +114,6 @@ class Mom:
         self.top.stdin.close()
         self.sessions[self.top.pid] = 0
         return None
-
-    def live(self, name: str) -> Path | None:
-        """``-k oed``: written at its target while the job runs. ``-k oe`` alone: in $HOME."""
-        keep, target = self.job["keep"], self.job[name]
-        if name[0] not in keep:
-            return None
-        if "d" in keep and target and not self.store.torque:
-            return self.target(target, name)
-        return Path(self.home) / self.default_name(name)
-
-    def default_name(self, name: str) -> str:
-        """``name.o12``."""
-        suffix = f"{self.job['number']}" + (f"-{self.job['index']}" if self.job["index"] is not None else "")
-        return f"{self.job['name'][:15]}.{name[0]}{suffix}"
-
-    def target(self, text: str, name: str) -> Path:
-        """Where ``-o`` says: a folder gets a file of its own. Torque expands variables in it, OpenPBS does not."""
-        if self.store.torque:
-            for variable, value in self.variables(0, 1).items():
-                text = text.replace(f"${{{variable}}}", value).replace(f"${variable}", value)
-        path = Path(self.job["workdir"]) / text.rpartition(":")[2]
-        if path.is_dir():
-            return path / (self.default_name(name) if self.store.torque else f"{self.id}.{name[:2].upper()[0]}U")
-        return path
 
     def watch(self) -> int | None:
         """Kill orders, the clock, lost nodes; the job's status once it is over."""
@@ -252,8 +185,6 @@ class Mom:
         assert self.top is not None
         return self.top.pid
 
-    # Tasks ----------------------------------------------------------------------------------------------------
-
     def accept(self, server: socket.socket) -> None:
         """A pbsdsh or pbs_tmrsh has come."""
         client, _ = server.accept()
@@ -306,8 +237,6 @@ class Mom:
                 client.sendall(json.dumps({"task": task, "exit": code}).encode() + b"\n")
             del self.tasks[task]
 
-    # The end --------------------------------------------------------------------------------------------------
-
     def finish(self, code: int) -> None:
         """State E while the output is delivered, then the end, or the queue again."""
         job, store = self.job, self.store
@@ -328,24 +257,6 @@ class Mom:
             else:
                 store.end(job, 91 if self.killing == "qdel" else 92 if code == 0 else 93, code)
             schedule(store)
-
-    def deliver(self, code: int) -> int:
-        """Copy the spooled output to its place; a folder that is not there costs time, the output and the truth."""
-        for name, spool in (("out", self.stdout), ("err", self.stderr)):
-            if not spool.exists() or (name == "err" and spool == self.stdout):
-                continue
-            text = self.job[name]
-            target = self.target(text, name) if text else Path(self.job["workdir"]) / self.default_name(name)
-            if name[0] in self.job["keep"]:
-                target = self.live(name) or target
-            if not target.parent.is_dir():
-                time.sleep(self.store.config["bad_output_s"])
-                return 0
-            with target.open("ab") as file:
-                file.write(spool.read_bytes())
-            target.chmod(0o666 & ~int(self.job["umask"], 8))
-            spool.unlink()
-        return code
 
 
 def main(words: list[str]) -> int:
