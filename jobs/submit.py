@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None, commands: Commands | None = None) ->
     except SubmitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; what had been submitted was taken back", file=sys.stderr)
+        return 130
 
 
 def submit(argv: Sequence[str], commands: Commands) -> int:
