@@ -1,1 +1,1 @@
-"""What differs between machines: ranks, cores, collectives, precision."""
+"""One rank among the others: its context, the rendezvous, the watchdog, collectives, precision, IPEX."""

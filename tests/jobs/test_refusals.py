@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from pathlib import Path
 
 import pytest
 
-from jobs.planning.steps import Commands
 from jobs.record.processes import this_process
 from jobs.submit import main
 from segdist.run.folder import RunFolder
@@ -16,32 +14,9 @@ from segdist.run.lease import acquire
 from segdist.run.result import Result
 
 from .conftest import write_run
+from .dry import COMMANDS, refusal
 
-# --- what is refused ----------------------------------------------------------------------------------------
-
-
-COMMANDS = Commands(("launch",), ("report",))
-
-
-@pytest.fixture(autouse=True)
-def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", "/nowhere")
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """What a refused submission says, on one line; asserts exit code 2 and that nothing was written."""
-    before = sorted(Path().rglob("*"))
-    try:
-        code: object = main(argv, COMMANDS)
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    assert sorted(Path().rglob("*")) == before
-    return " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().err).split())
-
-
-# --- help ---------------------------------------------------------------------------------------------------
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def test_a_wrong_task_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,32 +12,12 @@ from pathlib import Path
 import pytest
 
 from jobs.clusters import choose_cluster
-from jobs.planning.steps import Commands
 from jobs.submit import main
 from segdist.config import ConfigError, TrainConfig
 
-COMMANDS = Commands(("launch",), ("report",))
+from .dry import COMMANDS, refusal
 
-
-@pytest.fixture(autouse=True)
-def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", "/nowhere")
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """What a refused submission says, on one line; asserts exit code 2 and that nothing was written."""
-    before = sorted(Path().rglob("*"))
-    try:
-        code: object = main(argv, COMMANDS)
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    assert sorted(Path().rglob("*")) == before
-    return " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().err).split())
-
-
-# --- help ---------------------------------------------------------------------------------------------------
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def test_help_names_every_task_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
