@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,8 +80,9 @@ class Login:
         ]
         words = ["bash", "-c", 'SUBMITTER=$$ exec "$@"', "bash", *command]
         return subprocess.run(
-            words, env=self.environ(at, do), cwd=self.folder, capture_output=True, text=True, check=False, timeout=60
-        )
+            words, env=self.environ(at, do), cwd=self.folder, capture_output=True, text=True, check=False, timeout=60,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # who runs the tests may ignore it
+        )  # fmt: skip
 
     def seen(self, call: int) -> dict[str, object]:
         """run.json as it was at that call of sbatch."""
