@@ -13,18 +13,18 @@ class DatasetConfig:
     """Which images, and which classes."""
 
     data: str = SCENES
-    """Cityscapes root (holds leftImg8bit/ and gtFine/), or "scenes": 64 + 16 street scenes of 256x512 pixels,
+    """Cityscapes root (holds leftImg8bit/ and gtFine/), or "@scenes": 64 + 16 street scenes of 256x512 pixels,
     generated once beside the run folder."""
     labels: str = "street13"
     """Label set: street13, cityscapes19, or a TOML file of your own."""
     check: Literal["full", "headers"] = "full"
-    """Before the work starts: "full" reads every file and looks at every label value, "headers" only at names, sizes
-    and file ends."""
+    """Before the work starts: "full" decodes every file and looks at every label value, "headers" only at names, sizes,
+    formats and file ends."""
     workers: int = 2
     """Decoding processes per rank; 0 decodes in the rank itself."""
 
     def __post_init__(self) -> None:
-        require(bool(self.data), '--data "": must name a folder; give the Cityscapes root or "scenes"')
+        require(bool(self.data), '--data "": must name a folder; give the Cityscapes root or "@scenes"')
         at_least("workers", self.workers, 0)
 
 

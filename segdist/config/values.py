@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-SCENES = "scenes"
-"""The value of ``DatasetConfig.data`` that means the generated street scenes."""
+SCENES = "@scenes"
+"""The value of ``DatasetConfig.data`` that means the generated street scenes, unless a folder has that
+name."""
 
 INT8_SUFFIX = ".torchscript"
 """How the file of an int8 model ends."""

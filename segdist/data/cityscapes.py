@@ -11,7 +11,8 @@ from PIL import Image, UnidentifiedImageError
 
 from segdist.data.augment import Augment, sample_generator
 from segdist.data.labels import LabelSet
-from segdist.data.layout import DataError, Sample
+from segdist.data.layout import Sample
+from segdist.data.png import DataError
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -25,7 +26,9 @@ def read_png(path: Path, mode: str) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as picture:
             if picture.mode != mode:
-                raise DataError(f"{path}: has mode {picture.mode}; Cityscapes has 8-bit {mode} here; convert it")
+                raise DataError(
+                    f"{path}: has mode {picture.mode}; Cityscapes has 8-bit {mode} here; save it so, its values kept"
+                )
             return np.array(picture)
     except FileNotFoundError as error:
         raise DataError(f"{path}: is missing; copy the data set again") from error

@@ -1,32 +1,35 @@
-"""Where Cityscapes keeps its files, and what a PNG header says; standard library only.
+"""Where Cityscapes keeps its files; standard library only.
 
 ::
 
     leftImg8bit/{train,val,test}/<city>/<city>_<seq>_<frame>_leftImg8bit.png     8-bit RGB
     gtFine/{train,val,test}/<city>/<city>_<seq>_<frame>_gtFine_labelIds.png      8-bit label ids
+
+Every file of that form has its partner: an image without a label, and a label without an image, is an error, and so is
+a folder that cannot be read. A data set that is not whole would train and score on less than it says.
 """
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segdist.config import ConfigError
+from segdist.data.png import DataError
 
 IMAGE_SUFFIX = "_leftImg8bit.png"
 LABEL_SUFFIX = "_gtFine_labelIds.png"
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_END = b"IEND\xaeB`\x82"
-
-
-class DataError(ConfigError):
-    """A data set that cannot be used. The message names the file, the rule and the fix."""
+_ZIP = {"leftImg8bit": "leftImg8bit_trainvaltest.zip", "gtFine": "gtFine_trainvaltest.zip"}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and its label file; ``stem`` is ``<city>_<seq>_<frame>``."""
+    """One image and its label file.
+
+    ``stem`` is ``<city>_<seq>_<frame>``, and tells a sample from all others of its split: where several folders have
+    files of one name, their folder's name stands before it.
+    """
 
     stem: str
     image: Path
@@ -37,56 +40,105 @@ def list_split(root: str | Path, split: str) -> tuple[Sample, ...]:
     """All samples of a split, ordered by city and name.
 
     Raises:
-        DataError: where the root is no Cityscapes folder, the split is empty, or an image has no label file.
+        DataError: where the root is no Cityscapes folder, a folder cannot be read, the split is empty, or an image or
+            a label has no partner.
     """
-    images = Path(root) / "leftImg8bit" / split
-    if not images.is_dir():
+    images_folder, labels_folder = Path(root) / "leftImg8bit" / split, Path(root) / "gtFine" / split
+    images, others = _list_files(images_folder, IMAGE_SUFFIX)
+    if not images:
+        raise DataError(_no_images(images_folder, others))
+    labels, _ = _list_files(labels_folder, LABEL_SUFFIX, may_lack=True)
+    if without_label := [key for key in images if key not in labels]:
+        raise DataError(_missing_labels(labels_folder, without_label, len(images)))
+    if without_image := [key for key in labels if key not in images]:
+        raise DataError(_missing_images(images_folder, without_image, len(labels), others))
+    return _unique(tuple(Sample(key[1], images[key], labels[key]) for key in sorted(images)))
+
+
+def _list_files(folder: Path, suffix: str, may_lack: bool = False) -> tuple[dict[tuple[str, str], Path], list[str]]:
+    """The files ``<city>/<stem><suffix>`` of a split's folder by (city, stem), and the names of all other files.
+
+    Hidden files are left out: file managers and archives of other systems leave some (``._name``).
+    """
+    found: dict[tuple[str, str], Path] = {}
+    others: list[str] = []
+    for city, is_folder in _scan(folder, may_lack):
+        if not is_folder:
+            others.append(city)
+            continue
+        for name, _ in _scan(folder / city):
+            if name.endswith(suffix):
+                found[city, name[: -len(suffix)]] = folder / city / name
+            else:
+                others.append(f"{city}/{name}")
+    return found, others
+
+
+def _scan(folder: Path, may_lack: bool = False) -> list[tuple[str, bool]]:
+    """The names in a folder that are not hidden, in order, and which of them are folders."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if may_lack:
+            return []
         raise DataError(
-            f"{images}: is no folder; --data must be the Cityscapes root, which holds "
+            f"{folder}: is no folder; --data must be the Cityscapes root, which holds "
             "leftImg8bit/{train,val,test} and gtFine/{train,val,test}"
-        )
-    samples = []
-    for image in sorted(images.glob(f"*/*{IMAGE_SUFFIX}")):
-        stem = image.name[: -len(IMAGE_SUFFIX)]
-        label = Path(root) / "gtFine" / split / image.parent.name / f"{stem}{LABEL_SUFFIX}"
-        samples.append(Sample(stem, image, label))
-    labels = set((Path(root) / "gtFine" / split).glob(f"*/*{LABEL_SUFFIX}"))
-    missing = [sample for sample in samples if sample.label not in labels]
-    if not samples:
-        raise DataError(f"{images}: holds no <city>/*{IMAGE_SUFFIX}; unpack leftImg8bit_trainvaltest.zip there")
-    if missing:
-        raise DataError(_missing_label(missing))
-    return tuple(samples)
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be read ({error.strerror}), so its images would be left out; "
+            "let its owner allow it (chmod -R a+rX), or mount it again"
+        ) from error
 
 
-def _missing_label(missing: list[Sample]) -> str:
-    first = missing[0].label
-    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+def _no_images(folder: Path, others: list[str]) -> str:
+    text = f"{folder}: holds no <city>/*{IMAGE_SUFFIX}; "
+    if not others:
+        return text + f"unpack {_ZIP['leftImg8bit']} there"
+    return (
+        f"{text}there {_count(len(others), 'file')} of other names, such as {sorted(others)[0]}; images must be "
+        f"PNG files named <name>{IMAGE_SUFFIX}, their labels <name>{LABEL_SUFFIX}: convert or rename them"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"is 1 {noun}" if number == 1 else f"are {number} {noun}s"
+
+
+def _missing_labels(folder: Path, keys: list[tuple[str, str]], total: int) -> str:
+    city, stem = keys[0]
+    first = folder / city / f"{stem}{LABEL_SUFFIX}"
+    more = f" (and {len(keys) - 1} more, of {total} images)" if len(keys) > 1 else ""
     train_ids = first.with_name(first.name.replace("labelIds", "labelTrainIds"))
     if train_ids.exists():
         return (
             f"{first}: is missing{more}, but {train_ids.name} is there: labelIds are expected, not trainIds; "
-            "unpack gtFine_trainvaltest.zip again"
+            f"unpack {_ZIP['gtFine']} again"
         )
-    return f"{first}: is missing{more}; unpack gtFine_trainvaltest.zip into the same root as the images"
+    return f"{first}: is missing{more}; unpack {_ZIP['gtFine']} into the same root as the images"
 
 
-def png_size(path: Path) -> tuple[int, int]:
-    """Height and width in pixels from a PNG's header (PNG specification, 11.2.2), without decoding it.
+def _missing_images(folder: Path, keys: list[tuple[str, str]], total: int, others: list[str]) -> str:
+    city, stem = keys[0]
+    first = folder / city / f"{stem}{IMAGE_SUFFIX}"
+    more = f" (and {len(keys) - 1} more, of {total} labels)" if len(keys) > 1 else ""
+    alike = next((name for name in others if name.startswith(f"{city}/{stem}")), None)
+    if alike is not None:
+        return f"{first}: is missing{more}, but {alike} is there; convert or rename it"
+    return f"{first}: is missing{more}, its label is there; copy the images again: the copy was interrupted"
 
-    Raises:
-        DataError: where the file cannot be read, is no PNG, or does not end as one (a copy that was cut short).
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(24)
-            file.seek(max(-len(_END), -file.seek(0, 2)), 2)
-            end = file.read()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); copy it again") from error
-    if len(head) < 24 or not head.startswith(_SIGNATURE):
-        raise DataError(f"{path}: is not a PNG file; copy it again")
-    if end != _END:
-        raise DataError(f"{path}: is cut short (a PNG ends with IEND); copy it again")
-    width, height = struct.unpack(">II", head[16:24])
-    return height, width
+
+def _unique(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+    """The samples with stems of their own, so that no file that is named by one overwrites another's."""
+    counts = Counter(sample.stem for sample in samples)
+    named = tuple(
+        sample if counts[sample.stem] == 1 else replace(sample, stem=f"{sample.image.parent.name}_{sample.stem}")
+        for sample in samples
+    )
+    again = [stem for stem, count in Counter(sample.stem for sample in named).items() if count > 1]
+    if again:
+        files = ", ".join(str(sample.image) for sample in named if sample.stem == again[0])
+        raise DataError(f"{files}: have one name ({again[0]}) with that of their folder; rename one of them")
+    return named

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
 
 from segdist.data.cityscapes import read_png
-from segdist.data.labels import EVALUATED, LABEL_IDS
-from segdist.data.layout import DataError, Sample, png_size
+from segdist.data.labels import EVALUATED, IGNORE, LABEL_IDS, LabelSet
+from segdist.data.layout import Sample
+from segdist.data.png import DataError, PngHeader, read_png_header
 
 _LARGEST_ID = max(LABEL_IDS.values())
 _LARGEST_TRAIN_ID = len(EVALUATED) - 1
@@ -22,11 +22,11 @@ SHOWN = 10
 
 @dataclass
 class Findings:
-    """What one rank found in its share: errors with file names, and the largest label value."""
+    """What one rank found in its share: errors with file names, and the label values that occur (none if not read)."""
 
     errors: list[str] = field(default_factory=list)
     checked: int = 0
-    largest_label: int = -1
+    label_values: set[int] = field(default_factory=set)
 
 
 def check_samples(
@@ -34,41 +34,63 @@ def check_samples(
 ) -> Findings:
     """Check images and labels.
 
-    With ``full``, every image's checksums are verified and every label decoded; otherwise only headers and file ends
-    are read. ``progress`` is told the number of samples done.
+    Size, depth and kind of colours are read from every header, and the file's end is looked for; with ``full``, every
+    image and label is decoded, and every label value looked at. ``progress`` is told the number of samples done.
     """
     findings = Findings()
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        for error, largest in pool.map(lambda sample: _check(sample, full), samples):
+        for error, values in pool.map(lambda sample: _check(sample, full), samples):
             findings.checked += 1
             if error:
                 findings.errors.append(error)
-            findings.largest_label = max(findings.largest_label, largest)
+            findings.label_values.update(values)
             if progress is not None:
                 progress(findings.checked)
     return findings
 
 
-def _check(sample: Sample, full: bool) -> tuple[str | None, int]:
+def _check(sample: Sample, full: bool) -> tuple[str | None, list[int]]:
     try:
-        image_size, label_size = png_size(sample.image), png_size(sample.label)
-        if image_size != label_size:
+        image, label = read_png_header(sample.image), read_png_header(sample.label)
+        require_image_format(sample, image)
+        require_label_format(sample, label)
+        if image.size != label.size:
             raise DataError(
-                f"{sample.label}: is {label_size[0]}x{label_size[1]}, its image {image_size[0]}x{image_size[1]}; "
+                f"{sample.label}: is {label.height}x{label.width}, its image {image.height}x{image.width}; "
                 "image and label must have one size; copy both again"
             )
         if not full:
-            return None, -1
-        try:
-            with Image.open(sample.image) as picture:
-                picture.verify()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{sample.image}: is damaged ({error}); copy it again") from error
-        values = np.flatnonzero(np.bincount(read_png(sample.label, "L").ravel(), minlength=256))
-        refuse_label_values(sample, values.tolist())
-        return None, int(values[-1])
+            return None, []
+        read_png(sample.image, "RGB")
+        values = np.flatnonzero(np.bincount(read_png(sample.label, "L").ravel(), minlength=256)).tolist()
+        refuse_label_values(sample, values)
+        return None, values
     except DataError as error:
-        return str(error), -1
+        return str(error), []
+
+
+def require_image_format(sample: Sample, header: PngHeader) -> None:
+    """Raise :class:`DataError` for an image that is not 8-bit RGB."""
+    if (header.depth, header.colors) != (8, "RGB"):
+        raise DataError(
+            f"{sample.image}: is {header}; Cityscapes images are 8-bit RGB; convert it, as by "
+            'Image.open(f).convert("RGB")' + (" after scaling it to 8 bits" if header.depth > 8 else "")
+        )
+
+
+def require_label_format(sample: Sample, header: PngHeader) -> None:
+    """Raise :class:`DataError` for a label that is not 8-bit grey, with the way to keep its values."""
+    if (header.depth, header.colors) == (8, "grey"):
+        return
+    how = "save its values as 8-bit grey, each a labelId"
+    if header.colors == "palette":
+        how = (
+            "save the indices themselves as 8-bit grey, Image.fromarray(np.array(Image.open(f))); "
+            'convert("L") would turn them into the brightness of their colours'
+        )
+    elif header.colors in ("RGB", "RGBA"):
+        how = "colours are no labels: save the labelId of each pixel as 8-bit grey"
+    raise DataError(f"{sample.label}: is {header}; labels are 8-bit grey; {how}")
 
 
 def refuse_label_values(sample: Sample, values: list[int]) -> None:
@@ -83,13 +105,19 @@ def refuse_label_values(sample: Sample, values: list[int]) -> None:
         raise DataError(f"{sample.label}: holds the value {wrong[0]}; labelIds are 0 to {_LARGEST_ID}; copy it again")
 
 
-def summarize(all_findings: Iterable[Findings], first: Sample, full: bool) -> None:
-    """Judge what all ranks found.
+def summarize(all_findings: Iterable[Findings], samples: tuple[Sample, ...], labels: LabelSet | None = None) -> None:
+    """Judge what all ranks found in a split.
+
+    Args:
+        all_findings: of every rank.
+        samples: the split.
+        labels: of a split that is trained or scored on: some pixel of it must belong to a class. None asks for none,
+            as the official test split, whose labels are not public, has none.
 
     Raises:
-        DataError: with up to ten files named; also where no label exceeds 18 in the whole data set, as then the files
-            hold trainIds (every street has vegetation 21, sky 23 or a car 26 among its labelIds). Where all labels are
-            below those that count, they are right: the official test split shows no others.
+        DataError: with up to ten files named; also where no label exceeds 18 in the whole split, as then the files
+            may hold trainIds (streets have vegetation 21, sky 23 or a car 26 among their labelIds); and where no pixel
+            counts.
     """
     findings = list(all_findings)
     errors = [error for one in findings for error in one.errors]
@@ -97,8 +125,18 @@ def summarize(all_findings: Iterable[Findings], first: Sample, full: bool) -> No
         rest = f"\n  … and {len(errors) - SHOWN} more" if len(errors) > SHOWN else ""
         head = "" if len(errors) == 1 else f"{len(errors)} files of the data set cannot be used:\n  "
         raise DataError(head + "\n  ".join(errors[:SHOWN]) + rest)
-    if full and _SMALLEST_EVALUATED <= max(one.largest_label for one in findings) <= _LARGEST_TRAIN_ID:
+    values = set[int]().union(*(one.label_values for one in findings))
+    if not values:
+        return
+    first = samples[0].label
+    if _SMALLEST_EVALUATED <= max(values) <= _LARGEST_TRAIN_ID:
         raise DataError(
-            f"{first.label}: no label of this data set is above {_LARGEST_TRAIN_ID}: these are trainIds; "
-            "labelIds are expected; unpack gtFine_trainvaltest.zip again"
+            f"{first}: no label of the {len(samples)} files of this split is above {_LARGEST_TRAIN_ID}: they look like "
+            "trainIds, and labelIds are expected; unpack gtFine_trainvaltest.zip again, or, if these are labelIds of "
+            "few classes, take them as they are with --check headers"
+        )
+    if labels is not None and all(labels.table()[value] == IGNORE for value in values):
+        raise DataError(
+            f"{first.parent.parent}: no pixel of its {len(samples)} labels belongs to a class of label set "
+            f"{labels.name} (labelIds there: {', '.join(map(str, sorted(values)))}); give other --labels or other data"
         )

@@ -30,7 +30,7 @@ from segdist.runtime.ipex import Ipex
 from segdist.runtime.precision import choose_precision
 from segdist.runtime.rank_context import RankContext
 from segdist.system.progress import Progress
-from segdist.tasks.dataset import data_root, open_split
+from segdist.tasks.dataset import open_splits
 
 PerImage = dict[int, tuple[float, float]]
 """mIoU and pixel accuracy in [0, 1] of an image, by its index."""
@@ -49,8 +49,7 @@ def evaluate(context: RankContext, config: EvaluateConfig) -> dict[str, Any]:
     model = open_model(context, config)
     info, labels = model.info, model.info.labels
     encoder = label_id_encoder(context, labels) if cfg.export else None
-    root = data_root(context, config.dataset, config.run)
-    images = open_split(context, config.dataset, root, cfg.split, labels)
+    (images,) = open_splits(context, config.dataset, config.run, (cfg.split,), labels)
     context.log(
         f"{info.model} {model.precision}, label set {labels.name}: {len(images)} images of {cfg.split} "
         f"at {', '.join(cfg.sizes)}"

@@ -23,7 +23,7 @@ from segdist.quantization.search import Quantized
 from segdist.run.folder import RunFolder
 from segdist.runtime.rank_context import GoalMissed, RankContext
 from segdist.system.progress import Progress
-from segdist.tasks.dataset import data_root, open_split
+from segdist.tasks.dataset import open_splits
 
 MAC_SIZES = ("256x512", "512x1024", "1024x2048")
 """Sizes for which the fp32 net's multiply-adds go into the int8 file, beside the size it was tuned at."""
@@ -44,11 +44,10 @@ def quantize(context: RankContext, config: QuantizeConfig) -> dict[str, Any]:
     cfg, run = config.quantization, RunFolder(config.run)
     weights = Path(config.weights) if config.weights else run.model_pt
     net, info = load_model(weights)
-    root = data_root(context, config.dataset, config.run)
-    splits = {split: open_split(context, config.dataset, root, split, info.labels) for split in ("train", "val")}
+    train_images, val_images = open_splits(context, config.dataset, config.run, ("train", "val"), info.labels)
     size = parse_size(cfg.tuning_size)
-    calibration = calibration_inputs(splits["train"], cfg.calibration_images, size)
-    scored = evenly_spaced(len(splits["val"]), cfg.tuning_images or len(splits["val"]))
+    calibration = calibration_inputs(train_images, cfg.calibration_images, size)
+    scored = evenly_spaced(len(val_images), cfg.tuning_images or len(val_images))
     context.log(
         f"{info.model}: calibrating on {len(calibration)} images, scoring on {len(scored)}, at {cfg.tuning_size}"
     )
@@ -56,7 +55,7 @@ def quantize(context: RankContext, config: QuantizeConfig) -> dict[str, Any]:
     def miou(model: Net) -> float:
         score = Score(ConfusionMatrix(len(info.labels)))
         with Progress("scoring", len(scored), context.is_rank0) as progress:
-            score_images(model, splits["val"], scored, InferenceMode(size), score, lambda *_: progress.step())
+            score_images(model, val_images, scored, InferenceMode(size), score, lambda *_: progress.step())
         return score.confusion.miou()
 
     found = inc.quantize(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from segdist.config import TrainConfig, TrainingConfig, parse_size
+from segdist.config import ConfigError, TrainConfig, TrainingConfig, parse_size
 from segdist.data.cityscapes import WholeImages
 from segdist.data.labels import LabelSet, load_label_set
 from segdist.data.sampler import shard
@@ -26,9 +26,9 @@ from segdist.runtime.ipex import Ipex, load_ipex
 from segdist.runtime.precision import Precision, choose_precision, wants_bf16
 from segdist.runtime.rank_context import RankContext
 from segdist.system.progress import Progress
-from segdist.tasks.dataset import data_root, open_split
+from segdist.tasks.dataset import open_splits
 from segdist.training.checkpointer import Checkpointer
-from segdist.training.crops import CropLoader, class_weights
+from segdist.training.crops import CropLoader, class_weights, require_batchnorm_values
 from segdist.training.ddp import average_running_stats, wrap_ddp
 from segdist.training.ema import ExponentialMovingAverage
 from segdist.training.loss import PixelCrossEntropy
@@ -51,9 +51,9 @@ def train(context: RankContext, config: TrainConfig) -> dict[str, Any]:
         Preempted: after a signal, once everything is saved.
     """
     cfg, labels = config.training, load_label_set(config.dataset.labels)
-    root = data_root(context, config.dataset, config.run)
-    train_images, val_images = (open_split(context, config.dataset, root, split, labels) for split in ("train", "val"))
+    train_images, val_images = open_splits(context, config.dataset, config.run, ("train", "val"), labels)
     loader = CropLoader(train_images, config, context.ranks)
+    require_batchnorm_values(config, loader, context.ranks)
     weights = class_weights(train_images, context, len(labels), cfg.class_balance)
     criterion = PixelCrossEntropy(weights, cfg.label_smoothing, cfg.ohem, cfg.ohem_keep)
 
@@ -80,7 +80,7 @@ def train(context: RankContext, config: TrainConfig) -> dict[str, Any]:
         score = validate(state, train_step, val_images, len(labels))
         if score is None:
             checkpointer.stop(state)
-        require_trained(state.progress, score.loss, cfg, checkpointer)
+        require_trained(state.progress, score, cfg, checkpointer)
         row = epoch_row(state, score, labels, loader.batch_size, train_step.lr(state.step - 1))
         log_epoch(context, row, cfg.epochs)
         checkpointer.end_epoch(state, row)
@@ -189,14 +189,22 @@ def validate(state: TrainState, train_step: TrainStep, images: WholeImages, clas
     return score if score.images == len(images) else None
 
 
-def require_trained(
-    progress: TrainProgress, validation_loss: float, cfg: TrainingConfig, checkpointer: Checkpointer
-) -> None:
-    """Refuse an epoch that says nothing; raises FloatingPointError."""
+def require_trained(progress: TrainProgress, score: Score, cfg: TrainingConfig, checkpointer: Checkpointer) -> None:
+    """Refuse an epoch that says nothing.
+
+    Raises:
+        ConfigError: where no validation pixel counts.
+        FloatingPointError: where all steps were left out, or the validation loss is not finite.
+    """
+    if score.confusion.pixels == 0:
+        raise ConfigError(
+            "--data: no pixel of the validation split belongs to a class of the label set, so nothing can be scored; "
+            "give other --labels or other data"
+        )
     if progress.losses and all(loss is None for loss in progress.losses):
         reason = f"each of its {len(progress.losses)} steps was left out, as its loss or gradient was not finite"
-    elif not math.isfinite(validation_loss):
-        reason = f"the validation loss is {validation_loss}"
+    elif not math.isfinite(score.loss):
+        reason = f"the validation loss is {score.loss}"
     else:
         return
     raise FloatingPointError(

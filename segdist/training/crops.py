@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from segdist.config import TrainConfig, parse_size, require
+from segdist.config import STRIDE, TrainConfig, parse_size, require
 from segdist.data.augment import Augment
-from segdist.data.cityscapes import RandomCrops, WholeImages
+from segdist.data.cityscapes import Arrays, RandomCrops, WholeImages
+from segdist.data.png import DataError
 from segdist.data.sampler import StepSampler, shard
 from segdist.runtime.rank_context import RankContext
 from segdist.system.ranks import Ranks
@@ -42,7 +43,8 @@ class CropLoader:
         )
         augment = Augment(parse_size(cfg.crop), (cfg.scale_min, cfg.scale_max), cfg.flip)
         self._loader: DataLoader[Any] = DataLoader(
-            RandomCrops(images, augment, cfg.seed),  # type: ignore[arg-type]
+            _ErrorsAsItems(RandomCrops(images, augment, cfg.seed)),
+            collate_fn=_collate,
             batch_sampler=self._sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -63,15 +65,56 @@ class CropLoader:
 
         Yields:
             images uint8 ``[n, h, w, 3]`` and train ids uint8 ``[n, h, w]``.
+
+        Raises:
+            DataError: naming a file that could be read before the training and cannot be now.
         """
         self._sampler.epoch, self._sampler.first = epoch, first
-        return iter(self._loader)
+        for batch in self._loader:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
 
     def image_names(self, epoch: int, batch: int, ranks: Iterable[int]) -> list[str]:
         """File names of the images that some ranks have in a step of an epoch (both from 0)."""
         step = self._sampler.steps(epoch)[batch]
         indices = [index for rank in ranks for index in step[rank :: self._sampler.ranks.world]]
         return [self.images.samples[index].image.name for index in indices]
+
+
+class _ErrorsAsItems(Dataset[Any]):
+    """Hands a data error on as the item: raised in a worker, it would reach the rank as a traceback in a message."""
+
+    def __init__(self, crops: RandomCrops) -> None:
+        self._crops = crops
+
+    def __getitem__(self, key: tuple[int, int]) -> Arrays | DataError:
+        try:
+            return self._crops[key]
+        except DataError as error:
+            return error
+
+
+def _collate(items: list[Arrays | DataError]) -> Any:
+    return next((item for item in items if isinstance(item, DataError)), None) or default_collate(items)
+
+
+def require_batchnorm_values(config: TrainConfig, loader: CropLoader, ranks: Ranks) -> None:
+    """Refuse crops so small and few that HRNet's lowest branch, at 1/32, would normalize over a single value.
+
+    Raises:
+        ConfigError: naming crop and batch.
+    """
+    cfg = config.training
+    height, width = parse_size(cfg.crop)
+    pixels = -(-height // STRIDE) * -(-width // STRIDE)
+    least = loader.batch_size // ranks.world // cfg.accumulate
+    require(
+        config.net.model == "unet" or pixels * least > 1 or (cfg.sync_batchnorm and ranks.world > 1),
+        f"--crop {cfg.crop} --batch {cfg.batch}: {config.net.model} shrinks a crop to a 32nd, and {least} of "
+        f"{height}x{width} gives batch normalization a single value; give --crop {2 * STRIDE}x{2 * STRIDE} or more, or "
+        "more images a rank",
+    )
 
 
 def class_weights(images: WholeImages, context: RankContext, classes: int, balance: float) -> Tensor:
