@@ -132,7 +132,7 @@ def test_train_ids_without_an_ignored_pixel(tmp_path):
     label = write_sample(tmp_path, values=(0, 1, 2, 13))[1]
     with pytest.raises(
         DataError,
-        match=rf"{label.name}: no label of the 1 files of this split is above 18: they look like trainIds.*--check headers",
+        match=rf"{label.name}: no label of the 1 files .* is above 18: they look like trainIds.*--check headers",
     ):
         check(tmp_path)
 
