@@ -113,6 +113,17 @@ def test_a_set_of_ones_own_from_a_file(tmp_path):
         (_set(classes=[]), r"has no classes; add \[\[classes\]\] tables"),
         (_set(ignore=["clouds"]), "unknown label 'clouds' under ignore"),
         (_set(colour=1), "unknown key 'colour'; known: name, ignore, classes"),
+        (_set(classes=_classes(id="1")), "id '1' must be a whole number"),
+        (_set(classes=_classes(id=True)), "id True must be a whole number"),
+        (_set(classes=_classes(name="road")), "two classes have the name 'road'"),
+        (_set(classes=_classes(name="")), "name '' must be a text"),
+        (_set(classes=_classes(members="sky")), "'sky' must be a list of labels"),
+        (_set(classes=_classes(members=[])), "has no members, so no pixel can be of it"),
+        (_set(classes=_classes(members=[1])), "unknown label 1 in class"),
+        (_set(classes=_classes(color="red")), "color 'red' must be three numbers"),
+        (_set(classes={"id": 0}), r"has no classes; add"),
+        (_set(ignore="car"), "ignore: 'car' must be a list of labels"),
+        (_set(name=3), "name = 3: must be a text"),
     ],
 )
 def test_a_file_that_is_no_label_set_is_refused(values, message):

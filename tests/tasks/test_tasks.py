@@ -37,6 +37,9 @@ def test_training_leaves_result_metrics_model_and_checkpoints(trained):
     assert result.machine["ranks"] == 2
     assert result.machine["threads_per_rank"] >= 1
     assert result.decisions["collectives"].startswith("gloo")
+    assert result.decisions["data"].endswith(
+        "(Cityscapes layout): 8 train, 5 val images; label set street13 (13 classes)"
+    )
     assert result.decisions["ipex"] == "off, as asked for"
     assert result.versions["torch"].startswith("2.8")
     rows = read_metrics(step.metrics_jsonl)

@@ -1,19 +1,23 @@
 """A rank's batches of an epoch, which images they are, and how classes are weighed."""
 
+import contextlib
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
-from segdist.config import ConfigError, DatasetConfig, RuntimeConfig, TrainConfig, TrainingConfig
+from segdist.config import ConfigError, DatasetConfig, NetConfig, RuntimeConfig, TrainConfig, TrainingConfig
 from segdist.data.cityscapes import WholeImages
 from segdist.data.labels import load_label_set
 from segdist.data.layout import list_split
+from segdist.data.png import DataError
 from segdist.run.folder import RunFolder
 from segdist.runtime.collectives import Collectives
 from segdist.runtime.rank_context import RankContext
 from segdist.system.cpu import Cpu
 from segdist.system.ranks import Ranks
-from segdist.training.crops import CropLoader, class_weights
+from segdist.training.crops import CropLoader, class_weights, require_batchnorm_values
 
 LABELS = load_label_set("street13")
 
@@ -77,3 +81,33 @@ def test_a_class_weighs_its_share_of_the_pixels_to_the_power_of_minus_the_balanc
     assert there.sum() > 5
     expected = share[there] ** -balance
     assert weights[there] / weights[there][0] == pytest.approx(expected / expected[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_can_be_read_no_more_is_one_line(streets, tmp_path, workers):
+    root = tmp_path / "data"
+    shutil.copytree(streets, root)
+    samples = list_split(root, "train")
+    config = TrainConfig(
+        dataset=DatasetConfig(workers=workers), training=TrainingConfig(batch=len(samples), crop="64x128")
+    )
+    loader = CropLoader(WholeImages(samples, load_label_set("street13")), config, Ranks(0, 1))
+    samples[3].image.unlink()
+    with pytest.raises(DataError, match=f"{samples[3].image.name}: is missing; copy the data set again$") as refused:
+        list(loader.batches(0, 0))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("crop", "batch", "refused"), [("32x32", 1, True), ("32x32", 2, False), ("64x64", 1, False)])
+def test_a_batch_norm_over_one_value_is_refused_before_the_start(streets, crop, batch, refused):
+    config = TrainConfig(
+        net=NetConfig(model="hrnetv2_w18"),
+        dataset=DatasetConfig(workers=0),
+        training=TrainingConfig(batch=batch, crop=crop),
+    )
+    images = WholeImages(list_split(streets, "train"), load_label_set("street13"))
+    ranks = Ranks(0, 1)
+    loader = CropLoader(images, config, ranks)
+    said = pytest.raises(ConfigError, match=f"--crop {crop} --batch {batch}: .* a single value")
+    with said if refused else contextlib.nullcontext():
+        require_batchnorm_values(config, loader, ranks)
