@@ -68,7 +68,7 @@ train/config.json
 {
   "run": "runs/first",
   "overwrite": false,
-  "dataset": {"data": "scenes", "labels": "street13", "check": "full", "workers": 2},
+  "dataset": {"data": "@scenes", "labels": "street13", "check": "full", "workers": 2},
   "net": {"model": "unet", "width": 32, "init": null},
   "training": {TRAINING},
   "runtime": {RUNTIME}
