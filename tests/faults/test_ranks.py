@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from segdist.config import TrainingConfig
+from segdist.config import ConfigError, TrainingConfig
+from segdist.evaluation.metrics import ConfusionMatrix
+from segdist.evaluation.scoring import Score
 from segdist.run.result import read_metrics
 from segdist.tasks.train import require_trained
 from segdist.training.checkpoint_file import read_checkpoint
@@ -144,11 +146,24 @@ def test_an_epoch_of_which_nothing_is_left_ends_the_training(training):
     assert "Traceback" not in start.log()
 
 
+def score_with(loss, pixels=1):
+    """A score of one class whose pixels have this mean loss (nats)."""
+    confusion = ConfusionMatrix(1)
+    confusion.matrix[0, 0] = pixels
+    return Score(confusion, loss_sum=loss * pixels, images=1)
+
+
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_validation_loss_that_is_not_finite_is_an_error_with_the_epoch(loss):
     checkpointer = SimpleNamespace(last_saved=lambda: "there is no checkpoint yet")
     progress = TrainProgress(epoch=2, losses=[0.5, None])
     said = f"epoch 3: the validation loss is {loss}; --lr 0.01 may be too large; there is no checkpoint yet"
     with pytest.raises(FloatingPointError, match=re.escape(said)):
-        require_trained(progress, loss, TrainingConfig(lr=0.01), checkpointer)
-    require_trained(progress, 0.5, TrainingConfig(), checkpointer)
+        require_trained(progress, score_with(loss), TrainingConfig(lr=0.01), checkpointer)
+    require_trained(progress, score_with(0.5), TrainingConfig(), checkpointer)
+
+
+def test_a_validation_split_without_a_counted_pixel_is_refused_though_its_loss_is_finite():
+    checkpointer = SimpleNamespace(last_saved=lambda: "there is no checkpoint yet")
+    with pytest.raises(ConfigError, match="--data: no pixel of the validation split belongs to a class"):
+        require_trained(TrainProgress(losses=[0.5]), score_with(0.0, pixels=0), TrainingConfig(), checkpointer)
