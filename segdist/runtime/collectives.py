@@ -12,19 +12,22 @@ import importlib.util
 import os
 import socket
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from segdist.config import ConfigError
 from segdist.runtime.rendezvous import connect, open_store
 from segdist.runtime.watchdog import Watchdog
 from segdist.system.ranks import Ranks
 from segdist.system.redirect import STDOUT, redirect_fd
+
+T = TypeVar("T")
 
 BINDING = "oneccl_bindings_for_pytorch"
 _LATER = datetime.timedelta(seconds=10)
@@ -159,6 +162,22 @@ class Collectives:
         dist.all_gather_object(values, value)
         return values
 
+    def broadcast(self, value: T) -> T:
+        """Rank 0's value, nested dicts and lists of plain data and CPU tensors, on every rank; the others' is ignored.
+
+        One tensor after the other, so that no rank holds a second copy of it all.
+        """
+        if self.backend == "none":
+            return value
+        own = self.ranks.rank == 0
+        outline = self.all_gather(tree_map_only(Tensor, lambda t: t.to("meta"), value) if own else None)[0]
+        whole = value if own else tree_map_only(Tensor, _empty_on_cpu, outline)
+        for tensor in tree_leaves(whole):
+            if isinstance(tensor, Tensor):
+                dist.broadcast(tensor, src=0)
+        result: T = whole
+        return result
+
     def barrier(self) -> None:
         """Wait until every rank is here; an error after the time-out names those that are not (on rank 0)."""
         if self.backend != "none":
@@ -176,6 +195,10 @@ class Collectives:
             dist.barrier()  # none is gone while another may still look for it
             self.watchdog.close()
             dist.destroy_process_group()
+
+
+def _empty_on_cpu(outline: Tensor) -> Tensor:
+    return torch.empty_like(outline, device="cpu", memory_format=torch.preserve_format)
 
 
 def _port(text: str) -> int:

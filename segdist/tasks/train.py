@@ -29,7 +29,7 @@ from segdist.system.progress import Progress
 from segdist.tasks.dataset import open_splits
 from segdist.training.checkpointer import Checkpointer
 from segdist.training.crops import CropLoader, class_weights, require_batchnorm_values
-from segdist.training.ddp import average_running_stats, wrap_ddp
+from segdist.training.ddp import average_running_stats, gradient_types, wrap_ddp
 from segdist.training.ema import ExponentialMovingAverage
 from segdist.training.loss import PixelCrossEntropy
 from segdist.training.optimizer import build_optimizer
@@ -67,6 +67,8 @@ def train(context: RankContext, config: TrainConfig) -> dict[str, Any]:
     state.net, state.optimizer = precision.prepare(ipex, state.net, state.optimizer)
     if cfg.sync_batchnorm and context.ranks.world > 1:
         state.net = convert_sync_batchnorm(state.net, context.collectives.new_group())
+    if context.ranks.world > 1:
+        context.record_choice("gradients", f"each rank gives {gradient_types(state.net)} to a step's exchange")
     distributed = wrap_ddp(state.net, context, precision)
     train_step = TrainStep(state, distributed, criterion, context, precision, cfg)
     context.log(

@@ -26,6 +26,7 @@ from segdist.run.files import sync_folder
 FORMAT = "segdist-checkpoint-1"
 _MARK = b"SEGDIST\x01"
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_PIECE = 1 << 22
 _TRAILER = len(_MARK) + hashlib.sha256().digest_size
 
 
@@ -168,21 +169,33 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         DamagedCheckpoint: naming the file and what is wrong with it.
     """
     try:
-        data = memoryview(path.read_bytes())
+        with path.open("rb") as file:
+            _check_trailer(path, file)
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise DamagedCheckpoint(f"{path}: cannot be read ({error.strerror})") from error
-    body, trailer = data[:-_TRAILER], data[-_TRAILER:]
-    if len(data) <= _TRAILER or trailer[: len(_MARK)] != _MARK:
-        raise DamagedCheckpoint(f"{path}: is damaged ({len(data)} bytes, its end is missing)")
-    if hashlib.sha256(body).digest() != trailer[len(_MARK) :]:
-        raise DamagedCheckpoint(f"{path}: is damaged (its checksum differs)")
-    try:
-        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise DamagedCheckpoint(f"{path}: is no checkpoint ({str(error).splitlines()[0]})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise DamagedCheckpoint(f"{path}: is no checkpoint of this version (format {FORMAT})")
     return state
+
+
+def _check_trailer(path: Path, file: BinaryIO) -> None:
+    """Compare the checksum, a piece at a time; leaves the file at its begin."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _TRAILER))
+    trailer = file.read()
+    if size <= _TRAILER or trailer[: len(_MARK)] != _MARK:
+        raise DamagedCheckpoint(f"{path}: is damaged ({size} bytes, its end is missing)")
+    file.seek(0)
+    digest, left = hashlib.sha256(), size - _TRAILER
+    while piece := file.read(min(_PIECE, left)):
+        digest.update(piece)
+        left -= len(piece)
+    if digest.digest() != trailer[len(_MARK) :]:
+        raise DamagedCheckpoint(f"{path}: is damaged (its checksum differs)")
+    file.seek(0)
 
 
 class _Hashing(io.RawIOBase):

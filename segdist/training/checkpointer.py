@@ -18,7 +18,7 @@ from segdist.run.folder import RunFolder
 from segdist.run.result import read_metrics
 from segdist.runtime.rank_context import Preempted, RankContext
 from segdist.training.async_writer import AsyncWriter, Snapshot
-from segdist.training.checkpoint_file import CheckpointFolder, read_checkpoint
+from segdist.training.checkpoint_file import CheckpointFolder
 from segdist.training.optimizer import learning_rate
 from segdist.training.state import TrainState, require_same_run
 
@@ -60,12 +60,14 @@ class Checkpointer:
     def resume(self, state: TrainState) -> None:
         """Load the newest good checkpoint into ``state``; where there is none, leave it as it is.
 
+        Rank 0 reads it, once, and gives it to the others.
+
         Rows of ``metrics.jsonl`` and ``steps.jsonl`` beyond the checkpoint are dropped.
 
         Raises:
             ConfigError: where the checkpoint is of another run.
         """
-        saved: dict[str, Any] | None = None
+        saved: dict[str, Any] = {}
 
         def find() -> str | None:
             nonlocal saved
@@ -81,7 +83,7 @@ class Checkpointer:
         path = self.context.run_on_rank0(find)
         if path is None:
             return
-        saved = saved or read_checkpoint(Path(path))
+        saved = self.context.collectives.broadcast(saved)
         state.load_state_dict(saved)
         self._saved_step = saved["step"]
         self.context.log(

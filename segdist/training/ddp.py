@@ -39,6 +39,15 @@ def wrap_ddp(net: nn.Module, context: RankContext, precision: Precision) -> nn.M
     return distributed
 
 
+def gradient_types(net: nn.Module) -> str:
+    """In which type the ranks exchange a net's gradients, for ``result.json``: that of each weight."""
+    sizes: dict[str, float] = {}
+    for weight in net.parameters():
+        name = str(weight.dtype).removeprefix("torch.")
+        sizes[name] = sizes.get(name, 0) + weight.numel() * weight.element_size() / 1e6
+    return " and ".join(f"{size:.1f} MB of {name}" for name, size in sorted(sizes.items()))
+
+
 def running_stats(net: nn.Module) -> dict[str, Tensor]:
     """Batch normalization's running means and variances by name: what each rank has of its own within an epoch."""
     return {name: b for name, b in net.named_buffers() if name.endswith(("running_mean", "running_var"))}

@@ -30,11 +30,17 @@ class ExponentialMovingAverage:
         self.weights: dict[str, Tensor] = {n: p.detach().float().clone() for n, p in net.named_parameters()}
 
     @torch.no_grad()
-    def update(self, net: nn.Module, step: int) -> None:
-        """Take in the weights after step ``step`` (from 0)."""
+    def update(self, weights: Mapping[str, Tensor], step: int) -> None:
+        """Take in the weights after step ``step`` (from 0).
+
+        Args:
+            weights: by name, fp32; of a net that keeps bf16 weights for itself, the masters that its optimizer keeps.
+                What is not averaged is passed over.
+            step: number of the step that made them.
+        """
         decay = min(self.decay, (2 + step) / (11 + step))
-        weights = [parameter.detach().float() for parameter in net.parameters()]
-        torch._foreach_lerp_(list(self.weights.values()), weights, 1 - decay)
+        own = list(self.weights.values())
+        torch._foreach_lerp_(own, [weights[name].detach() for name in self.weights], 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged weights by name, fp32: the living ones."""

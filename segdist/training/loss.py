@@ -54,7 +54,8 @@ class PixelCrossEntropy:
             reduction="sum",
             label_smoothing=self.label_smoothing,
         )
-        return loss, float(self.class_weights[targets[labels != IGNORE]].sum(dtype=torch.float64))
+        pixels = torch.bincount(labels.flatten(), minlength=IGNORE + 1)[: len(self.class_weights)]
+        return loss, float(pixels.double() @ self.class_weights.double())
 
     def _hard_pixels(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Which pixels are hard enough; bool ``[n, h, w]``."""

@@ -119,6 +119,16 @@ class TrainState:
         """The net without its auxiliary head: what is validated, and what ``model.pt`` holds."""
         return without_aux_head(self.net)
 
+    def fp32_weights(self) -> Mapping[str, Tensor]:
+        """The model's weights as its optimizer has them, by name: the living ones where those are fp32.
+
+        In bf16 IPEX leaves the net the upper half of each, and gives the whole in the net's state dict.
+        """
+        own = dict(self.model.named_parameters())
+        if all(weight.dtype == torch.float32 for weight in own.values()):
+            return own
+        return self._of_model(self.net.state_dict())
+
     def start_clock(self) -> None:
         """From now on the time counts as the training's."""
         self._started = time.monotonic() - self.progress.elapsed
@@ -169,10 +179,12 @@ class TrainState:
 
     def model_weights(self, saved: Mapping[str, Any]) -> dict[str, Tensor]:
         """The model's weights in a (copied) state dict: without an auxiliary head's, and the EMA where there is one."""
+        return {**self._of_model(saved["weights"]), **saved["average"]}
+
+    def _of_model(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of the net's state dict what is the model's, by the model's own names."""
         prefix = "net." if isinstance(self.net, AuxHeadNet) else ""
-        weights: Mapping[str, Tensor] = saved["weights"]
-        own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-        return {**own, **saved["average"]}
+        return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
 def fingerprint(config: TrainConfig, labels: LabelSet, samples: Sequence[Sample]) -> dict[str, str]:

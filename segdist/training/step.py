@@ -122,7 +122,7 @@ class TrainStep:
             return result
         state.optimizer.step()
         if state.ema is not None:
-            state.ema.update(state.model, step)
+            state.ema.update(state.fp32_weights(), step)
         return result
 
     def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, float]:

@@ -107,6 +107,31 @@ def test_three_ranks_add_and_gather():
     assert codes == [0, 0, 0], outputs
 
 
+def test_rank_0_gives_a_state_to_the_others_as_it_has_it():
+    codes, outputs = run_ranks(
+        """
+        import os
+        from segdist.system.ranks import detect_ranks
+        c = Collectives(detect_ranks(os.environ), "gloo")
+        def state():
+            torch.manual_seed(5)
+            wide = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+            return {"step": 7, "weights": {"a": wide, "n": torch.tensor(3)}, "ranks": [{"rng": torch.get_rng_state()}],
+                    "none": None, "empty": torch.zeros(0, 2), "half": torch.ones(3, dtype=torch.bfloat16)}
+        got, expected = c.broadcast(state() if rank == 0 else None), state()
+        assert list(got) == list(expected) and got["step"] == 7 and got["none"] is None
+        pairs = [(got["weights"][n], expected["weights"][n]) for n in "an"]
+        pairs += [(got[n], expected[n]) for n in ("empty", "half")]
+        pairs += [(got["ranks"][0]["rng"], expected["ranks"][0]["rng"])]
+        for one, other in pairs:
+            assert one.dtype == other.dtype and one.stride() == other.stride() and torch.equal(one, other), (one, other)
+        c.close()
+        """,
+        2,
+    )
+    assert codes == [0, 0], outputs
+
+
 def test_a_rank_that_does_not_come_is_named_after_the_time_out():
     codes, outputs = run_ranks(
         """

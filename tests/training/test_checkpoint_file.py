@@ -2,13 +2,21 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from segdist.training import checkpoint_file as checkpoint
-from segdist.training.checkpoint_file import CheckpointFolder, DamagedCheckpoint, read_checkpoint
+from segdist.training.checkpoint_file import (
+    FORMAT,
+    CheckpointFolder,
+    DamagedCheckpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 
 def state(step, size=1000):
@@ -157,3 +165,21 @@ def test_clearing_removes_all_of_them(folder):
     (folder.path / ".last.pt.abc").write_bytes(b"")
     folder.remove_all()
     assert names(folder) == []
+
+
+def test_reading_holds_a_checkpoint_once(tmp_path):
+    """The peak of the resident memory, by the kernel's own account, of a process that reads 192 MB."""
+    with (tmp_path / "last.pt").open("wb") as file:
+        write_checkpoint(file, {"format": FORMAT, **{str(n): torch.full((4_000_000,), n) for n in range(6)}})
+    code = f"""
+import pathlib, re
+from segdist.training.checkpoint_file import read_checkpoint
+def mb(name):
+    return int(re.search(name + r":\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
+before = mb("VmRSS")
+state = read_checkpoint(pathlib.Path({str(tmp_path / "last.pt")!r}))
+assert int(state["5"][-1]) == 5
+print(mb("VmHWM") - before)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 170 < float(run.stdout) < 300

@@ -24,7 +24,7 @@ def test_the_average_follows_the_weights_by_its_decay():
     for step in range(30):
         with torch.no_grad():
             net.weight += 1.0
-        ema.update(net, step)
+        ema.update(dict(net.named_parameters()), step)
         decay = min(0.9, (1 + step + 1) / (10 + step + 1))
         expected = decay * expected + (1 - decay) * net.weight.detach()
     assert torch.allclose(ema.weights["weight"], expected, rtol=1e-5)

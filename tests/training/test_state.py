@@ -7,8 +7,11 @@ from segdist.config import TrainingConfig
 from segdist.models.aux_head import AuxHeadNet
 from segdist.models.build import build_net
 from segdist.runtime.collectives import Collectives
+from segdist.runtime.ipex import load_ipex
+from segdist.runtime.precision import choose_precision
+from segdist.system.cpu import read_cpu
 from segdist.system.ranks import Ranks
-from segdist.training.ddp import running_stats
+from segdist.training.ddp import gradient_types, running_stats
 from segdist.training.ema import ExponentialMovingAverage
 from segdist.training.optimizer import build_optimizer
 from segdist.training.state import TrainProgress, TrainState
@@ -32,7 +35,7 @@ def do_step(state):
     sum(out.square().mean() for out in (outputs if isinstance(outputs, tuple) else (outputs,))).backward()
     state.optimizer.step()
     if state.ema is not None:
-        state.ema.update(state.model, state.step)
+        state.ema.update(state.fp32_weights(), state.step)
     state.progress.count(3.0, 2.0)
 
 
@@ -147,3 +150,35 @@ def test_a_skipped_step_counts_as_a_step_but_not_in_the_loss():
     assert (progress.batch, progress.losses, progress.loss) == (3, [3.0, None, None], 3.0)
     progress.count(2.0, 2.0)
     assert (progress.skipped_steps, progress.loss) == (0, 2.0)
+
+
+@pytest.mark.skipif(not read_cpu().has_bf16, reason="this CPU has no AVX512_BF16 or AMX: bf16 with IPEX cannot run")
+@pytest.mark.parametrize("aux_head", [False, True])
+def test_under_ipex_bf16_the_average_is_of_the_fp32_weights(aux_head):
+    ipex = load_ipex("on", read_cpu(), True)
+    state = fresh(aux_head=aux_head)
+    state.net, state.optimizer = choose_precision("bf16", read_cpu(), ipex).prepare(
+        ipex, state.net.train(), state.optimizer
+    )
+    halves = {name: weight for name, weight in state.model.named_parameters() if weight.dtype == torch.bfloat16}
+    assert halves
+    expected = {name: weight.clone() for name, weight in state.ema.weights.items()}
+    for step in range(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            do_step(state)
+        whole, decay = state.model_weights({**state.state_dict(), "average": {}}), min(0.9, (2 + step) / (11 + step))
+        for name, average in expected.items():
+            average.lerp_(whole[name], 1 - decay)
+    for name, average in state.ema.state_dict().items():
+        torch.testing.assert_close(average, expected[name], rtol=0, atol=0)
+    assert any(not torch.equal(whole[name], half.float()) for name, half in halves.items())  # they do differ
+    assert "bfloat16" in gradient_types(state.net)
+    before = {name: weight.clone() for name, weight in state.fp32_weights().items()}
+    with state.ema.swapped_in(state.model):
+        for name, weight in state.model.named_parameters():
+            assert torch.equal(weight, expected[name].to(weight.dtype))
+    assert all(torch.equal(weight, before[name]) for name, weight in state.fp32_weights().items())
+
+
+def test_the_type_of_exchanged_gradients_is_told():
+    assert gradient_types(torch.nn.Linear(1000, 250, bias=False)) == "1.0 MB of float32"
