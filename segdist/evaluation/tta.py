@@ -3,6 +3,7 @@ scales, mirrored."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -77,16 +78,19 @@ class InferenceMode:
         return F.interpolate(logits, size=output_size, mode="bilinear", align_corners=False)
 
     def predict_coarse(self, net: Net, inputs: Tensor, output_size: Size) -> Tensor:
-        """As :meth:`predict`, but of a single pass at the resolution that the net gives, before it is upsampled."""
+        """As :meth:`predict`, but of a single pass at the resolution that the net gives, before it is upsampled.
+
+        Probabilities are added as logarithms: those below the smallest float would else make an infinite loss.
+        """
         if self.num_passes == 1:
             return self._logits(net, inputs, output_size, self.scales[0])
         total: Tensor | None = None
         for scale in self.scales:
             for logits in self._mirrored_and_not(net, inputs, output_size, scale):
-                probabilities = logits.softmax(1)
-                total = probabilities if total is None else total.add_(probabilities)
+                log_probabilities = logits.log_softmax(1)
+                total = log_probabilities if total is None else torch.logaddexp(total, log_probabilities, out=total)
         assert total is not None  # there is a scale
-        return total.div_(self.num_passes).log_()
+        return total.sub_(math.log(self.num_passes))
 
     def _mirrored_and_not(self, net: Net, inputs: Tensor, output_size: Size, scale: float) -> Iterator[Tensor]:
         for mirrored in (False, True) if self.mirror else (False,):

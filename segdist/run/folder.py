@@ -14,14 +14,13 @@ What ``result.json`` holds is in :mod:`segdist.run.result`, how files are writte
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from segdist.config import EvaluateConfig, TaskConfig, task_of, to_plain
 from segdist.run.files import json_text, write_atomic, write_json
-from segdist.run.result import Result, read_result
+from segdist.run.result import Result, read_result, to_json_values
 
 PRECISIONS = ("fp32", "bf16", "int8")
 """What a model is evaluated in. An evaluation is named by it, or ``fp32-512x1024`` where each size is a step."""
@@ -58,8 +57,8 @@ class StepFolder:
             write_atomic(self.config_json, text.encode())
 
     def write_result(self, result: Result) -> None:
-        """Write ``result.json`` in one move."""
-        write_json(self.result_json, dataclasses.asdict(result))
+        """Write ``result.json`` in one move; see :func:`segdist.run.result.to_json_values`."""
+        write_json(self.result_json, to_json_values(result))
 
     def read_result(self) -> Result:
         """Read ``result.json``.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,8 @@ class Result:
     """What one step left behind: ``result.json``.
 
     ``metrics`` has the unit in each name (``miou_pct``, ``latency_ms_p50``, ``size_mb``). ``machine`` describes the
-    hosts, CPU, instruction set and threads; ``decisions`` says what every ``auto`` became and why.
+    hosts, CPU, instruction set and threads; ``decisions`` says what every ``auto`` became and why. ``not_finite`` says
+    of each number that JSON cannot hold, and that is null in the file, where it stood and what it was.
     """
 
     task: str
@@ -42,11 +44,30 @@ class Result:
     machine: dict[str, Any] = field(default_factory=dict)
     decisions: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    not_finite: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise ResultError(f"status {self.status!r}: must be one of {', '.join(STATUSES)}")
+
+
+def to_json_values(result: Result) -> dict[str, Any]:
+    """What ``result.json`` holds: a number that is not finite is null there, and stands in ``not_finite``."""
+    not_finite = dict(result.not_finite)
+
+    def finite(value: Any, place: str) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            not_finite[place] = f"was {value}, which JSON cannot hold"
+            return None
+        if isinstance(value, dict):
+            return {key: finite(one, f"{place}.{key}") for key, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [finite(one, f"{place}.{index}") for index, one in enumerate(value)]
+        return value
+
+    values = {name: finite(value, name) for name, value in dataclasses.asdict(result).items()}
+    return {**values, "not_finite": not_finite}
 
 
 def read_result(path: Path) -> Result:

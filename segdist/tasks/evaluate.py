@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import shutil
 from functools import partial
 from pathlib import Path
@@ -152,6 +153,8 @@ def score_at_size(
     score.all_reduce(context.collectives)
     if score.images != len(images):
         raise RuntimeError(f"{score.images} images were counted, the split has {len(images)}")
+    if not math.isfinite(score.loss):
+        context.warn(f"{size}: the loss is {score.loss}, as logits of the model are not finite; mistrust its scores")
     return score
 
 

@@ -84,3 +84,12 @@ def test_a_mirrored_pass_is_mirrored_back(image: torch.Tensor) -> None:
 def test_windows_step_by_two_thirds_where_nothing_is_said() -> None:
     assert default_stride((512, 1024)) == (341, 682)
     assert default_stride((1, 1)) == (1, 1)
+
+
+def test_several_passes_of_a_net_that_is_sure_of_the_wrong_class_have_a_finite_loss() -> None:
+    def sure(inputs: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([500.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, *inputs.shape[-2:])
+
+    found = InferenceMode((32, 32), scales=(1.0, 2.0), mirror=True).predict(sure, torch.zeros(1, 3, 32, 32), (32, 32))
+    torch.testing.assert_close(found[0, 1], torch.full((32, 32), -500.0))
+    torch.testing.assert_close(found[0, 0], torch.zeros(32, 32))
