@@ -151,13 +151,20 @@ def walltime_minutes(text: str) -> int:
 
 
 def walltime_seconds(text: str) -> int:
-    """Seconds of ``HH:MM:SS``, ``HH:MM`` or ``D-HH:MM:SS``.
+    """Seconds of ``HH:MM:SS`` or ``D-HH:MM:SS``.
 
     Raises:
-        ConfigError: for another form, or no time at all.
+        ConfigError: for another form, or no time at all; two fields are minutes and seconds to Slurm and PBS, and
+            would be hours and minutes to many who write them.
     """
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d)(?::([0-5]\d))?", text)
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text)
     if match is None:
+        two = re.fullmatch(r"(\d+):(\d\d)", text)
+        if two is not None:
+            first = two[1].zfill(2)
+            raise ConfigError(
+                f"--walltime {text}: may mean minutes or hours; write 00:{first}:{two[2]} or {first}:{two[2]}:00"
+            )
         raise ConfigError(f"--walltime {text}: must be HH:MM:SS or D-HH:MM:SS; give for example 06:00:00")
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     total = days * 86400 + hours * 3600 + minutes * 60 + seconds

@@ -42,14 +42,27 @@ class _Stop:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self.process: subprocess.Popen[bytes] | None = None
+        self._warned = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGUSR1:
-            if self.process is not None and self.process.poll() is None:
-                self.process.send_signal(number)
+            self._warned = True  # kept for the next step, where none is at work
+            self._pass_warning_on()
             return
         self.signal = signal.Signals(number)
         self.forward()
+
+    def watch(self, process: subprocess.Popen[bytes]) -> None:
+        """The step at work from now on; it is told of what came before it."""
+        self.process = process
+        self._pass_warning_on()
+        if self.signal is not None:
+            self.forward()
+
+    def _pass_warning_on(self) -> None:
+        if self._warned and self.process is not None and self.process.poll() is None:
+            self._warned = False
+            self.process.send_signal(signal.SIGUSR1)
 
     def forward(self) -> None:
         """Tell the step, if there is one."""
@@ -177,9 +190,7 @@ def _run_command(spec: JobSpec, step: Step, log: Path, job: dict[str, str], stop
             env=environ,
             preexec_fn=_follow_into_death(os.getpid()),
         )
-        stop.process = process
-        if stop.signal is not None:
-            stop.forward()
+        stop.watch(process)
         code = process.wait()
         stop.process = None
     if code < 0:
@@ -189,7 +200,11 @@ def _run_command(spec: JobSpec, step: Step, log: Path, job: dict[str, str], stop
 
 
 def _follow_into_death(parent: int) -> Callable[[], None]:
-    return lambda: die_with_parent(parent)
+    def prepare() -> None:
+        die_with_parent(parent)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1,))  # until the launcher is ready for it
+
+    return prepare
 
 
 def _kill_orphans() -> None:

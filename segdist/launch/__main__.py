@@ -14,14 +14,16 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from segdist.cli import parse, run_command
 from segdist.config import TASKS, ConfigError, PipelineConfig, TaskConfig, require
-from segdist.launch.allocation import THIS_MACHINE, Allocation
+from segdist.launch.allocation import THIS_MACHINE, Allocation, ranks_per_node
 from segdist.launch.console import log_line
+from segdist.launch.outcome import RankSpec
 from segdist.launch.pipeline import run_pipeline
 from segdist.launch.plan import (
     RANK_COMMAND,
@@ -32,11 +34,13 @@ from segdist.launch.plan import (
     resolve_starter,
 )
 from segdist.launch.starters import ORDER
-from segdist.launch.step import MAX_RESTARTS, launch, restart_decision
-from segdist.run.folder import RunFolder
+from segdist.launch.step import MAX_RESTARTS, launch, record_failure, restart_decision
+from segdist.run.folder import RunFolder, StepFolder
 from segdist.run.lease import require_free
+from segdist.run.result import utc_now
 from segdist.run.start_mode import choose_start_mode
 from segdist.system.affinity import physical_cores
+from segdist.system.signal_pipe import remember_signals
 
 LAUNCHED: dict[str, type[TaskConfig] | type[PipelineConfig]] = {**TASKS, "pipeline": PipelineConfig}
 """What can be launched: the tasks, and all of them in order."""
@@ -149,22 +153,40 @@ def run_step(
     environ = {**os.environ, **allocation.environment}
     choose_start_mode(step, config, environ)  # refuses what the ranks would refuse, before their logs are touched
     require_free(step, environ, log=log_line)
+    try:
+        specs, starter = plan_step(options, step, (*rank_command, *arguments), allocation)
+    except ConfigError as refused:
+        if allocation.scheduler != "none":  # who asks after the job looks there, and not at what was printed
+            record_failure(step, str(refused), utc_now(), 0.0, step.rank_log(0), allocation)
+        raise
+    return launch(specs, options.grace, step, allocation, options.max_restarts, starter)
+
+
+def plan_step(
+    options: argparse.Namespace, step: StepFolder, command: Sequence[str], allocation: Allocation
+) -> tuple[tuple[RankSpec, ...], str]:
+    """The ranks of a step, and what starts them.
+
+    Raises:
+        ConfigError: for nodes, ranks or a starter that the job cannot have.
+    """
     cores = physical_cores(os.sched_getaffinity(0))
     port = choose_master_port(os.environ, allocation)
     nodes = (len(allocation.hosts) or 1) if options.nodes is None else options.nodes
-    per_node = (allocation.ranks_per_node or 1) if options.ranks_per_node is None else options.ranks_per_node
+    per_node = ranks_per_node(allocation) if options.ranks_per_node is None else options.ranks_per_node
     layout = RankLayout(nodes, per_node)
     starter, why = resolve_starter(options.starter, allocation, nodes, os.environ)
     if starter in ORDER:
         log_line(f"ranks are started by {starter} ({why})")
-    specs = plan_ranks(layout, (*rank_command, *arguments), step, cores, port, allocation)
+    specs = plan_ranks(layout, command, step, cores, port, allocation)
     if allocation.scheduler == "none" and len(specs) > len(cores):
         log_line(
             f"warning: {len(specs)} ranks ({nodes} x {per_node}) on {len(cores)} "
             "physical cores: they share cores, so measure no speed here"
         )
-    return launch(specs, options.grace, step, allocation, options.max_restarts, starter)
+    return specs, starter
 
 
 if __name__ == "__main__":
+    remember_signals((signal.SIGUSR1, signal.SIGTERM))
     sys.exit(main())

@@ -17,8 +17,9 @@ _FIRST_PORT, _PORTS = 10_000, 20_000
 class Allocation:
     """The nodes of one job. ``restarts`` says how often the scheduler has started it again.
 
-    ``ranks_per_node`` is what the job asked for, or None where it did not say. ``hosts`` may be empty for a single
-    machine: the ranks are then processes of this host.
+    ``ranks_per_node`` is what the job asked for, or None where it did not say; ``uneven`` is the text of a job that
+    asked for different numbers of them on its nodes. ``hosts`` may be empty for a single machine: the ranks are then
+    processes of this host.
     """
 
     scheduler: Literal["none", "slurm", "pbs"] = "none"
@@ -26,6 +27,7 @@ class Allocation:
     restarts: int = 0
     hosts: tuple[str, ...] = ()
     ranks_per_node: int | None = None
+    uneven: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -61,14 +63,32 @@ def slurm_allocation(environ: Mapping[str, str]) -> Allocation | None:
     job_id = environ["SLURM_JOB_ID"]
     if "SLURM_ARRAY_JOB_ID" in environ:
         job_id = f"{environ['SLURM_ARRAY_JOB_ID']}_{environ['SLURM_ARRAY_TASK_ID']}"
-    per_node = re.match(r"\d+", environ.get("SLURM_NTASKS_PER_NODE", environ.get("SLURM_TASKS_PER_NODE", "")))
+    # SLURM_NTASKS_PER_NODE may be that of an allocation around this job; the other is this job's own, always.
+    tasks = environ.get("SLURM_TASKS_PER_NODE", environ.get("SLURM_NTASKS_PER_NODE", ""))
+    per_node = set(re.findall(r"(?:^|,)(\d+)", tasks))
     return Allocation(
         "slurm",
         job_id,
         int(environ.get("SLURM_RESTART_COUNT", "0")),
         expand_hosts(environ["SLURM_JOB_NODELIST"]),
-        int(per_node[0]) if per_node else None,
+        int(per_node.pop()) if len(per_node) == 1 else None,
+        tasks if len(per_node) > 1 else "",
     )
+
+
+def ranks_per_node(allocation: Allocation) -> int:
+    """Ranks on each node as the job asked for them, or one.
+
+    Raises:
+        ConfigError: where it asked for another number on each.
+    """
+    if allocation.uneven:
+        raise ConfigError(
+            f"SLURM_TASKS_PER_NODE={allocation.uneven}: the nodes of job {allocation.job_id} have different numbers of "
+            "tasks, and every node gets the same number of ranks; ask with --nodes and --ntasks-per-node, or give "
+            "--ranks-per-node"
+        )
+    return allocation.ranks_per_node or 1
 
 
 def expand_hosts(text: str) -> tuple[str, ...]:

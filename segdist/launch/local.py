@@ -54,7 +54,7 @@ class _LocalRanks(RankSupervisor):
                     stdout=subprocess.PIPE if spec.rank == 0 else log,
                     stderr=subprocess.STDOUT,
                     bufsize=0,
-                    preexec_fn=before_exec(self._groups.get(node, 0), spec.cores),
+                    preexec_fn=before_exec(self._groups.get(node, 0), spec.cores, hold=(signal.SIGUSR1,)),
                 )
                 self._processes[spec.rank] = process
                 self._groups.setdefault(node, process.pid)

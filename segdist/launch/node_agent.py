@@ -119,7 +119,7 @@ class NodeAgent:
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=subprocess.STDOUT,
-                        preexec_fn=before_exec(0, rank["cores"]),
+                        preexec_fn=before_exec(0, rank["cores"], hold=(signal.SIGUSR1,)),
                     )
                 except (OSError, subprocess.SubprocessError) as error:
                     log.write(f"{rank['argv'][0]}: cannot be started in {self._plan['cwd']} ({error})\n".encode())

@@ -60,10 +60,14 @@ class RankEnd:
 
 @dataclass
 class Outcome:
-    """How the ranks ended, in that order, and the signal that stopped the job before any failed."""
+    """How the ranks ended, in that order, and the signal that stopped the job before any failed.
+
+    ``said`` is the last error of what starts the ranks, where it named none of them.
+    """
 
     ends: list[RankEnd] = field(default_factory=list)
     stopped_by: int | None = None
+    said: str = ""
 
     @property
     def failure(self) -> RankEnd | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from segdist.config import ConfigError, require
 from segdist.launch.allocation import Allocation
+from segdist.launch.console import log_line
 from segdist.system.procfs import ReadText, read_text
 
 JOB_END = "SEGDIST_JOB_END"
@@ -68,6 +69,8 @@ def pbs_allocation(environ: Mapping[str, str], read: ReadText = read_text) -> Al
 def seconds_to_save(environ: Mapping[str, str], now: float) -> float | None:
     """How long until the ranks have to be asked to save, from the job's end and the margin; None without a limit.
 
+    A margin that is longer than half of the time that is left is shortened to that half: nothing is trained else.
+
     Raises:
         ConfigError: for a value that is no number.
     """
@@ -79,7 +82,7 @@ def seconds_to_save(environ: Mapping[str, str], now: float) -> float | None:
         raise ConfigError(
             f"{JOB_END}={environ[JOB_END]!r}, {SAVE_MARGIN}={environ.get(SAVE_MARGIN)!r}: must be seconds; unset them"
         ) from error
-    return max(0.0, end - margin - now)
+    return max(0.0, end - now - min(margin, (end - now) / 2))
 
 
 @contextlib.contextmanager
@@ -101,5 +104,11 @@ def save_before_job_end(
     environ: Mapping[str, str] = os.environ, now: Callable[[], float] = time.time
 ) -> Iterator[None]:
     """Send this process SIGUSR1 the margin before the job's end: PBS gives no warning of its own."""
-    with call_later(seconds_to_save(environ, now()), lambda: os.kill(os.getpid(), signal.SIGUSR1)):
+    seconds = seconds_to_save(environ, now())
+    if seconds is not None and float(environ.get(SAVE_MARGIN) or _DEFAULT_MARGIN_S) > seconds:
+        log_line(
+            f"warning: the job ends {2 * seconds:.0f} s from now, so it saves {seconds:.0f} s before that, and not "
+            f"{SAVE_MARGIN}={environ.get(SAVE_MARGIN) or f'{_DEFAULT_MARGIN_S:.0f}'}; ask for more walltime"
+        )
+    with call_later(seconds, lambda: os.kill(os.getpid(), signal.SIGUSR1)):
         yield

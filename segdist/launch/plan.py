@@ -4,6 +4,7 @@ environment, cores and log."""
 from __future__ import annotations
 
 import random
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +14,11 @@ from segdist.config import ConfigError, require
 from segdist.launch.allocation import THIS_MACHINE, Allocation, slurm_allocation
 from segdist.launch.outcome import RankSpec
 from segdist.launch.pbs_job import pbs_allocation
-from segdist.launch.starters import choose_starter
+from segdist.launch.starters import Which, choose_starter
 from segdist.run.folder import StepFolder
 from segdist.system.affinity import core_slice
 from segdist.system.procfs import ReadText, read_text
-from segdist.system.ranks import Ranks, rank_environment
+from segdist.system.ranks import PEER, Ranks, rank_environment
 
 RANK_COMMAND = (sys.executable, "-m", "segdist")
 """What a rank runs; the task and its options follow."""
@@ -74,16 +75,28 @@ def plan_ranks(
         f"--nodes {layout.nodes}: job {allocation.job_id} has {len(hosts)} ({', '.join(hosts)}); "
         "ask the scheduler for more",
     )
-    master = hosts[0] if hosts else "127.0.0.1"
+    master = hosts[0] if hosts and layout.nodes > 1 else loopback_address()
     specs = []
     for rank in range(layout.world):
         node, local_rank = divmod(rank, layout.ranks_per_node)
         ranks = Ranks(rank, layout.world, local_rank, layout.ranks_per_node, node, "segdist.launch", master)
         environment = {**rank_environment(ranks, master_port), **allocation.environment, "PYTHONUNBUFFERED": "1"}
+        if hosts and layout.nodes > 1:  # the first node may know its own name as a loopback address
+            environment[PEER] = hosts[1] if node == 0 else hosts[0]
         # Of another machine's cores nothing is known here: a rank finds them when it pins itself.
-        own = () if len(hosts) > 1 else tuple(core_slice(cores, node, layout.nodes))
+        own = () if hosts and layout.nodes > 1 else tuple(core_slice(cores, node, layout.nodes))
         specs.append(RankSpec(ranks, tuple(command), environment, own, step.rank_log(rank)))
     return tuple(specs)
+
+
+def loopback_address() -> str:
+    """The address by which this machine reaches itself: 127.0.0.1, or ::1 where there is no IPv4."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", 0))
+        except OSError:
+            return "::1"
+    return "127.0.0.1"
 
 
 def find_free_port() -> int:
@@ -140,7 +153,9 @@ def detect_allocation(environ: Mapping[str, str], read: ReadText = read_text) ->
     return allocation
 
 
-def resolve_starter(asked: str, allocation: Allocation, nodes: int, environ: Mapping[str, str]) -> tuple[str, str]:
+def resolve_starter(
+    asked: str, allocation: Allocation, nodes: int, environ: Mapping[str, str], which: Which = shutil.which
+) -> tuple[str, str]:
     """What starts the ranks, and why. The launcher runs on the first node: a job's only one needs no other starter.
 
     Args:
@@ -150,8 +165,13 @@ def resolve_starter(asked: str, allocation: Allocation, nodes: int, environ: Map
         ConfigError: for one that is not known or cannot work here.
     """
     if asked in ("auto", "local", "srun"):
-        if allocation.scheduler == "slurm":
+        if allocation.scheduler == "slurm" and (asked == "srun" or which("srun") is not None):
             return "srun", "a Slurm job"
+        require(
+            allocation.scheduler != "slurm" or nodes == 1,
+            f"srun: is not on PATH, and job {allocation.job_id} has ranks on {nodes} nodes; put it there, or give "
+            "--nodes 1",
+        )
         if asked == "local" or nodes == 1 or not allocation.hosts:
             return "local", "one machine"
     require(bool(allocation.hosts), f"--starter {asked}: needs the nodes of a job around it; use --starter local")

@@ -10,9 +10,10 @@ import os
 import re
 import selectors
 import shlex
+import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from segdist.launch.allocation import Allocation
 from segdist.launch.console import STDERR, Rank0Output, log_line, write_all
@@ -20,24 +21,36 @@ from segdist.launch.escalation import Escalation
 from segdist.launch.outcome import Outcome, RankEnd, RankSpec, signal_name
 from segdist.launch.supervisor import FORWARDED
 from segdist.system.log_tail import LogTail
+from segdist.system.ranks import PEER
 from segdist.system.signal_pipe import signal_pipe
 
 _TASKS_ENDED = re.compile(r"srun: error: \S+: tasks? ([\d,-]+): (.+)")
 _LOOK_S = 0.5
-_OWN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
+_OWN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", PEER)
+_SRUN_OPTIONS = (
+    *("SLURM_MEM_PER_CPU", "SLURM_MEM_PER_NODE", "SLURM_MEM_PER_GPU", "SLURM_NTASKS", "SLURM_NPROCS"),
+    *("SLURM_NTASKS_PER_NODE", "SLURM_NTASKS_PER_CORE", "SLURM_NTASKS_PER_SOCKET", "SLURM_CPUS_PER_TASK"),
+    *("SRUN_CPUS_PER_TASK", "SLURM_DISTRIBUTION", "SLURM_CPU_BIND", "SLURM_EXPORT_ENV", "SLURM_HINT"),
+    *("SLURM_TRES_PER_TASK", "SLURM_THREADS_PER_CORE", "SLURM_EXCLUSIVE", "SLURM_OVERCOMMIT"),
+)
+"""What srun reads from its environment as if it were its options (srun(1), "INPUT ENVIRONMENT VARIABLES")."""
 
 
-def srun_command(specs: Sequence[RankSpec]) -> list[str]:
-    """The command that starts those ranks, one task each.
+def srun_command(specs: Sequence[RankSpec], hosts: Sequence[str] = ()) -> list[str]:
+    """The command that starts those ranks, one task each, on the first of these hosts.
 
     ``--cpu-bind=none``, as every rank takes its own share of the node's cores; ``--kill-on-bad-exit``, so that no
-    rank waits for a dead one; ``--mpi=none``, as MPI's variables would be taken for the rank's.
+    rank waits for a dead one; ``--mpi=none``, as MPI's variables would be taken for the rank's; ``--export=ALL``, as
+    sbatch's ``--export=NONE`` would be srun's too.
     """
     first = specs[0].ranks
+    hosts = hosts[: first.world // first.local_world]
     pattern = str(specs[0].log.absolute()).replace("%", "%%")
     return [
         "srun",
+        "--export=ALL",
         f"--nodes={first.world // first.local_world}",
+        *([f"--nodelist={','.join(hosts)}"] if hosts else []),
         f"--ntasks={first.world}",
         f"--ntasks-per-node={first.local_world}",
         "--distribution=block",
@@ -52,16 +65,30 @@ def srun_command(specs: Sequence[RankSpec]) -> list[str]:
     ]
 
 
-def run_srun(specs: Sequence[RankSpec], grace: float) -> Outcome:
+def srun_environment(environ: Mapping[str, str], rank: Mapping[str, str]) -> dict[str, str]:
+    """The environment of srun, and by it of every rank: without what another launcher, or a job around this one, has
+    left of ranks, tasks and memory, which srun would take for its own options.
+
+    Args:
+        environ: of this process.
+        rank: additions of any rank.
+    """
+    own = {
+        name: value
+        for name, value in environ.items()
+        if name not in (*_OWN_VARIABLES, *_SRUN_OPTIONS) and not name.startswith("SUBMITIT_")
+    }
+    return own | {name: value for name, value in rank.items() if name not in _OWN_VARIABLES}
+
+
+def run_srun(specs: Sequence[RankSpec], grace: float, hosts: Sequence[str] = ()) -> Outcome:
     """Start every rank with srun and wait for all of them; call it from the main thread.
 
     SIGUSR1 to this process reaches the ranks through srun. SIGTERM and SIGINT reach them through scancel, as srun
     itself would kill them at once; after ``grace`` seconds it does. Rank 0's log is copied to stdout.
     """
-    environ = {key: value for key, value in os.environ.items() if key not in _OWN_VARIABLES}
-    environ = {key: value for key, value in environ.items() if not key.startswith("SUBMITIT_")}
-    environ |= {key: value for key, value in specs[0].environment.items() if key not in _OWN_VARIABLES}
-    command = srun_command(specs)
+    environ = srun_environment(os.environ, specs[0].environment)
+    command = srun_command(specs, hosts)
     log_line(f"$ {shlex.join(command)}")
     with signal_pipe((*FORWARDED, signal.SIGCHLD)) as signals, selectors.DefaultSelector() as selector:
         process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0)
@@ -94,6 +121,7 @@ class _SrunStep:
         self._specs = specs
         self._process = process
         self._text = ""
+        self._said = ""
         self._escalation = Escalation(grace)
         self._log = LogTail(specs[0].log)
         self._shown = Rank0Output()
@@ -106,6 +134,8 @@ class _SrunStep:
             self._text += data.decode("utf-8", errors="replace")
         *lines, self._text = self._text.split("\n")
         for line in lines:
+            if line.startswith("srun: error:"):
+                self._said = line.removeprefix("srun: error:").strip()
             self.outcome.ends += parse_task_ends(line, self._specs)
 
     def forward(self, numbers: bytes) -> None:
@@ -143,6 +173,7 @@ class _SrunStep:
         """The outcome; a failure of which srun named no rank counts as that of rank 0."""
         if code != 0 and self.outcome.failure is None:
             self.outcome.ends.append(_rank_end(self._specs[0], code))
+            self.outcome.said = f"srun: {self._said}" if self._said else ""
         return self.outcome
 
 
@@ -177,6 +208,8 @@ def requeue(allocation: Allocation) -> str | None:
 
     Slurm answers with a SIGTERM to all of the job, this process included; so that is ignored from here on.
     """
+    if shutil.which("scontrol") is None:
+        return "scontrol is not on PATH"
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     done = subprocess.run(["scontrol", "requeue", allocation.job_id], capture_output=True, text=True, check=False)
     return None if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"
@@ -187,6 +220,8 @@ def is_requeued(allocation: Allocation) -> bool:
 
     The count of restarts goes up when that is decided; the state is COMPLETING for a cancelled job as well.
     """
+    if shutil.which("squeue") is None:
+        return False
     done = subprocess.run(
         ["squeue", "--noheader", "--states=all", f"--jobs={allocation.job_id}", "--Format=RestartCnt:|"],
         capture_output=True,

@@ -11,6 +11,7 @@ import contextlib
 import os
 import platform
 import signal
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,7 +56,13 @@ def launch(
     rotate_logs(step)
     started_at, started = utc_now(), time.monotonic()
     before = _identity(step.result_json)
-    outcome = _run(specs, grace, step, allocation, starter)
+    try:
+        outcome = _run(specs, grace, step, allocation, starter)
+    except (OSError, subprocess.SubprocessError, ConfigError) as problem:
+        error = f"the ranks could not be started ({str(problem).strip()})"
+        record_failure(step, error, started_at, time.monotonic() - started, specs[0].log, allocation)
+        write_all(STDERR, f"error: {error}; exit code 1\n".encode())
+        return 1
     fresh = _identity(step.result_json) not in (None, before)
     if outcome.failure is None and fresh:
         return 0
@@ -72,7 +79,7 @@ def launch(
         if exit_code == TO_BE_CONTINUED:
             exit_code = 128 + (outcome.stopped_by or signal.SIGTERM)
         elif outcome.failure.signal is None:
-            error = ": ".join([reason, *last_lines(log, 1)])[:500]
+            error = ": ".join([reason, *([outcome.said] if outcome.said else last_lines(log, 1))])[:500]
     cause_is_elsewhere = outcome.failure is not None and outcome.failure.spec.rank != 0 and exit_code not in (2, 3)
     if not fresh or cause_is_elsewhere:  # rank 0 then knows only that it lost a neighbour
         record_failure(step, error, started_at, time.monotonic() - started, log, allocation)
@@ -89,7 +96,7 @@ def launch(
 
 def _run(specs: Sequence[RankSpec], grace: float, step: StepFolder, allocation: Allocation, starter: str) -> Outcome:
     if starter == "srun":
-        return run_srun(specs, grace)
+        return run_srun(specs, grace, allocation.hosts)
     # Slurm warns a job before its end; in a PBS job the launcher has to look at the clock itself.
     unwarned = allocation.scheduler == "pbs" and step.task == "train"
     with save_before_job_end() if unwarned else contextlib.nullcontext():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import importlib
 import importlib.util
+import ipaddress
 import os
 import socket
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from segdist.config import ConfigError
 from segdist.runtime.rendezvous import connect, open_store
 from segdist.runtime.watchdog import Watchdog
-from segdist.system.ranks import Ranks
+from segdist.system.ranks import PEER, Ranks
 from segdist.system.redirect import STDOUT, redirect_fd
 
 T = TypeVar("T")
@@ -74,24 +75,43 @@ def ccl_environment(environ: Mapping[str, str], interface: str, cores: int) -> d
     return {name: value for name, value in wanted.items() if name not in environ}
 
 
-def interface_to(address: str) -> str:
-    """Name of the network interface that routes to ``address`` (a host name or an IP address).
+def interface_to(address: str, peer: str = "") -> str:
+    """Name of the network interface that routes to ``address`` (a host name or an IP address; IPv4 before IPv6).
+
+    Args:
+        address: of the first node.
+        peer: another node of the job, if there is one: many hosts know their own name as 127.0.1.1, and the first node
+            would find no way to the others by its own.
 
     Raises:
         ConfigError: where the name does not resolve or no interface has the route.
     """
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((address, 9))  # of a datagram socket: picks the route, sends nothing
-            own = probe.getsockname()[0]
+        own = _source_address(address)
+        if peer and own.is_loopback:
+            own = _source_address(peer)
     except OSError as error:
         raise ConfigError(f"MASTER_ADDR {address}: no route to it ({error}); give --interface NAME") from error
-    if own.startswith("127."):
-        own = "127.0.0.1"
+    if own.is_loopback:
+        own = ipaddress.ip_address("127.0.0.1" if own.version == 4 else "::1")
     for name, addresses in psutil.net_if_addrs().items():
-        if any(entry.address == own for entry in addresses):
+        if any(entry.address.partition("%")[0] == str(own) for entry in addresses):
             return name
     raise ConfigError(f"MASTER_ADDR {address}: no interface has {own}; give --interface NAME")
+
+
+def _source_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """This machine's address on the route to a host; a datagram socket picks it, and sends nothing."""
+    problem: OSError | None = None
+    found = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)
+    for family, kind, _, _, target in sorted(found, key=lambda one: one[0] != socket.AF_INET):
+        try:
+            with socket.socket(family, kind) as probe:
+                probe.connect(target)
+                return ipaddress.ip_address(str(probe.getsockname()[0]).partition("%")[0])
+        except OSError as error:
+            problem = problem or error
+    raise problem or OSError(f"{host} has no address")
 
 
 class Collectives:
@@ -125,7 +145,7 @@ class Collectives:
                 f"{ranks.world} ranks by {ranks.source}, but MASTER_ADDR and MASTER_PORT are not set; "
                 "set them to a host and a free port of the first node, or start with python -m segdist.launch"
             )
-        interface = interface or interface_to(master)
+        interface = interface or interface_to(master, os.environ.get(PEER, ""))
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         if self.backend == "ccl":
             os.environ.update(ccl_environment(os.environ, interface, torch.get_num_threads()))

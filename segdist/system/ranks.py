@@ -131,6 +131,10 @@ def _slurm_tasks_on(text: str, node: int) -> int:
         ) from error
 
 
+PEER = "SEGDIST_PEER"
+"""Another node of the job, for a rank that looks for the network interface between them."""
+
+
 def rank_environment(ranks: Ranks, master_port: int) -> dict[str, str]:
     """The variables with which a launcher tells a process its rank, in torchrun's names (oneCCL needs them too)."""
     return {

@@ -12,6 +12,15 @@ import signal
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+_remembered: list[int] = []
+"""Signals that came while no pipe was open, and that the next one is to have."""
+
+
+def remember_signals(numbers: Sequence[signal.Signals]) -> None:
+    """Keep these signals for the next pipe, instead of dying of one that comes before it. Main thread only."""
+    for number in numbers:
+        signal.signal(number, _remember)
+
 
 def open_signal_pipe(numbers: Sequence[signal.Signals]) -> int:
     """Have these signals written to a pipe, for as long as the process lives; its reading end. Main thread only."""
@@ -26,20 +35,47 @@ def signal_pipe(numbers: Sequence[signal.Signals]) -> Iterator[int]:
     try:
         yield reader
     finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        unread = _drain(reader)
         for number, handler in handlers.items():
             signal.signal(number, handler)
+            if handler is _remember:
+                _remembered.extend(one for one in unread if one == number)
         os.close(signal.set_wakeup_fd(earlier))
         os.close(reader)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
+def _drain(reader: int) -> bytes:
+    """What came since the pipe was last read."""
+    os.set_blocking(reader, False)
+    try:
+        return os.read(reader, 4096)
+    except BlockingIOError:
+        return b""
 
 
 def _redirect(numbers: Sequence[signal.Signals]) -> tuple[int, int]:
-    """The pipe's reading end, and the descriptor that signals were written to before (-1 for none)."""
+    """The pipe's reading end, and the descriptor that signals were written to before (-1 for none).
+
+    Signals are held back meanwhile: each comes either before, and is remembered, or after, and is written. Whoever
+    started this process may have held them back from its first moment on; now they come.
+    """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     earlier = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in numbers:
         signal.signal(number, _written_by_the_interpreter)
+    waiting = {number for number in _remembered if number in numbers}
+    _remembered[:] = [number for number in _remembered if number not in numbers]
+    os.write(writer, bytes(sorted(waiting)))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
     return reader, earlier
+
+
+def _remember(number: int, frame: FrameType | None) -> None:
+    _remembered.append(number)
 
 
 def _written_by_the_interpreter(number: int, frame: FrameType | None) -> None:

@@ -56,6 +56,7 @@ class StopFlag:
 def ignore_walltime_warning() -> None:
     """For tasks that cannot be continued: SIGUSR1, by which a scheduler warns of the end, changes nothing."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGUSR1,))
 
 
 def leave_signals_to_the_rank(_worker: int = 0) -> None:

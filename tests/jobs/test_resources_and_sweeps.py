@@ -41,16 +41,22 @@ def test_an_unknown_key_of_a_profile_is_refused_with_the_known_ones(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("text", "minutes"), [("00:30:00", 30), ("06:00", 360), ("1-00:00:00", 1440), ("00:00:30", 1), ("100:00:00", 6000)]
+    ("text", "minutes"),
+    [("00:30:00", 30), ("06:00:00", 360), ("1-00:00:00", 1440), ("00:00:30", 1), ("100:00:00", 6000)],
 )
 def test_walltimes_are_whole_minutes_rounded_up(text: str, minutes: int) -> None:
     assert walltime_minutes(text) == minutes
 
 
-@pytest.mark.parametrize("text", ["90", "00:00:00", "1:2", "6h", "-1:00:00"])
+@pytest.mark.parametrize("text", ["90", "00:00:00", "1:2", "6h", "-1:00:00", "30:00", "1-06:00"])
 def test_a_walltime_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=f"--walltime {text}: "):
         walltime_minutes(text)
+
+
+def test_a_walltime_of_two_fields_is_refused_with_both_that_it_may_mean() -> None:
+    with pytest.raises(ConfigError, match="--walltime 30:00: .* write 00:30:00 or 30:00:00"):
+        Profile(walltime="30:00")
 
 
 def test_a_sweep_is_every_combination_in_order() -> None:

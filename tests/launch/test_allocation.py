@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from segdist.config import ConfigError
-from segdist.launch.allocation import THIS_MACHINE, Allocation, expand_hosts, slurm_allocation
-from segdist.launch.plan import RankLayout, choose_master_port, detect_allocation, plan_ranks
-from segdist.launch.srun import parse_task_ends, srun_command
+from segdist.launch.allocation import THIS_MACHINE, Allocation, expand_hosts, ranks_per_node, slurm_allocation
+from segdist.launch.plan import RankLayout, choose_master_port, detect_allocation, plan_ranks, resolve_starter
+from segdist.launch.srun import parse_task_ends, srun_command, srun_environment
 from segdist.run.folder import RunFolder
 
 BATCH = {
@@ -74,8 +74,10 @@ def test_the_ranks_of_a_slurm_job_are_the_tasks_of_one_srun(tmp_path) -> None:
     allocation = slurm_allocation(BATCH)
     step = RunFolder(tmp_path / "50% off").step("train")
     specs = plan_ranks(RankLayout(2, 3), ("python", "train", "--run", "r"), step, (0,), allocation.port, allocation)
-    command = srun_command(specs)
-    assert command[:4] == ["srun", "--nodes=2", "--ntasks=6", "--ntasks-per-node=3"]
+    command = srun_command(specs, allocation.hosts)
+    assert command[:6] == [
+        *("srun", "--export=ALL", "--nodes=2", "--nodelist=n1,n2", "--ntasks=6", "--ntasks-per-node=3")
+    ]
     assert command[-4:] == ["python", "train", "--run", "r"]
     assert f"--output={tmp_path}/50%% off/train/logs/rank%t.log" in command
     assert specs[4].environment["MASTER_ADDR"] == "n1"
@@ -83,6 +85,38 @@ def test_the_ranks_of_a_slurm_job_are_the_tasks_of_one_srun(tmp_path) -> None:
     assert (specs[4].ranks.node, specs[4].ranks.local_rank) == (1, 1)
     with pytest.raises(ConfigError, match=r"--nodes 3: job 2287208 has 2 \(n1, n2\)"):
         plan_ranks(RankLayout(3, 1), ("python",), step, (0,), 1, allocation)
+
+
+def test_a_step_of_one_node_stays_on_the_node_of_the_launcher(tmp_path) -> None:
+    allocation = slurm_allocation(BATCH)
+    specs = plan_ranks(RankLayout(1, 1), ("python",), RunFolder(tmp_path).step("quantize"), (0,), 1, allocation)
+    assert "--nodelist=n1" in srun_command(specs, allocation.hosts)
+
+
+def test_srun_is_not_told_what_an_outer_allocation_or_sbatch_left_of_tasks_and_memory() -> None:
+    left = {"SLURM_MEM_PER_CPU": "300", "SLURM_NTASKS": "1", "SLURM_EXPORT_ENV": "NONE", "RANK": "3", "SUBMITIT_X": "1"}
+    own = {"SLURM_JOB_ID": "7", "PATH": "/bin", "SLURM_CONF": "/etc/slurm.conf"}
+    found = srun_environment({**left, **own}, {"MASTER_ADDR": "n1", "RANK": "0"})
+    assert found == {**own, "MASTER_ADDR": "n1"}
+
+
+def test_tasks_of_this_job_win_over_those_of_an_allocation_around_it() -> None:
+    assert ranks_per_node(slurm_allocation({**BATCH, "SLURM_NTASKS_PER_NODE": "8"})) == 3
+
+
+def test_nodes_with_different_numbers_of_tasks_are_refused_with_what_to_ask_for() -> None:
+    uneven = slurm_allocation({**BATCH, "SLURM_TASKS_PER_NODE": "2(x3),1"})
+    with pytest.raises(ConfigError, match=r"SLURM_TASKS_PER_NODE=2\(x3\),1: .* --ntasks-per-node, or give --ranks-per"):
+        ranks_per_node(uneven)
+    assert ranks_per_node(slurm_allocation({**BATCH, "SLURM_TASKS_PER_NODE": "2(x3),2"})) == 2
+
+
+def test_without_srun_one_node_starts_here_and_several_are_refused() -> None:
+    job = slurm_allocation(BATCH)
+    assert resolve_starter("auto", job, 1, {}, lambda _: None)[0] == "local"
+    assert resolve_starter("auto", job, 2, {}, lambda name: f"/bin/{name}")[0] == "srun"
+    with pytest.raises(ConfigError, match="srun: is not on PATH, and job 2287208 has ranks on 2 nodes"):
+        resolve_starter("auto", job, 2, {}, lambda _: None)
 
 
 def test_sruns_lines_name_the_ranks_that_failed_and_how(tmp_path) -> None:

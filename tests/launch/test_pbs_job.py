@@ -61,7 +61,7 @@ def test_ranks_on_other_machines_choose_their_cores_there() -> None:
 def test_one_node_needs_no_starter() -> None:
     assert resolve_starter("auto", Allocation("pbs", "2", 0, ("n1",), 2), 1, {})[0] == "local"
     assert resolve_starter("auto", THIS_MACHINE, 2, {})[0] == "local", "two groups of processes of this machine"
-    assert resolve_starter("auto", Allocation("slurm", "2", 0, ("n1", "n2")), 2, {})[0] == "srun"
+    assert resolve_starter("auto", Allocation("slurm", "2", 0, ("n1", "n2")), 2, {}, str)[0] == "srun"
     with pytest.raises(ConfigError, match="--starter ssh: needs the nodes of a job around it"):
         resolve_starter("ssh", THIS_MACHINE, 2, {})
     with pytest.raises(ConfigError, match="--starter rsh: is not known"):
@@ -77,7 +77,8 @@ def test_a_pbs_job_is_found(tmp_path) -> None:  # type: ignore[no-untyped-def]
 def test_saving_begins_the_margin_before_the_end() -> None:
     assert seconds_to_save({}, 0.0) is None
     assert seconds_to_save({"SEGDIST_JOB_END": "1000", "SEGDIST_SAVE_MARGIN": "120"}, 400.0) == 480.0
-    assert seconds_to_save({"SEGDIST_JOB_END": "1000"}, 900.0) == 0.0, "late, but better than never"
+    assert seconds_to_save({"SEGDIST_JOB_END": "1000"}, 900.0) == 50.0, "half of what is left: the margin is longer"
+    assert seconds_to_save({"SEGDIST_JOB_END": "1000"}, 1100.0) == 0.0, "late, but better than never"
     with pytest.raises(ConfigError, match="SEGDIST_JOB_END='soon'"):
         seconds_to_save({"SEGDIST_JOB_END": "soon"}, 0.0)
 
@@ -86,10 +87,30 @@ def test_the_launcher_is_sent_usr1_in_time() -> None:
     came = threading.Event()
     earlier = signal.signal(signal.SIGUSR1, lambda *_: came.set())
     try:
-        with save_before_job_end({"SEGDIST_JOB_END": "100", "SEGDIST_SAVE_MARGIN": "40"}, lambda: 59.99):
+        with save_before_job_end({"SEGDIST_JOB_END": "60", "SEGDIST_SAVE_MARGIN": "0.001"}, lambda: 59.99):
             assert came.wait(10)
     finally:
         signal.signal(signal.SIGUSR1, earlier)
+
+
+def test_a_margin_longer_than_the_job_is_shortened_and_said(capfd: pytest.CaptureFixture[str]) -> None:
+    with save_before_job_end({"SEGDIST_JOB_END": "1300", "SEGDIST_SAVE_MARGIN": "300"}, lambda: 1000.0):
+        pass
+    assert "the job ends 300 s from now, so it saves 150 s before that, and not SEGDIST_SAVE_MARGIN=300" in (
+        capfd.readouterr().err
+    )
+    with save_before_job_end({"SEGDIST_JOB_END": "1700", "SEGDIST_SAVE_MARGIN": "300"}, lambda: 1000.0):
+        pass
+    assert capfd.readouterr().err == ""
+
+
+def test_a_step_of_one_node_in_a_job_of_several_has_cores_and_meets_on_this_machine() -> None:
+    allocation = Allocation("pbs", "2", 0, ("n3", "n1"), 2)
+    (spec,) = plan_ranks(RankLayout(1, 1), ["rank"], RunFolder("run").step("quantize"), [0, 1], 9, allocation)
+    assert spec.cores == (0, 1)
+    assert spec.environment["MASTER_ADDR"] == "127.0.0.1"
+    both = plan_ranks(RankLayout(2, 1), ["rank"], RunFolder("run").step("train"), [0, 1], 9, allocation)
+    assert [spec.environment["SEGDIST_PEER"] for spec in both] == ["n1", "n3"]
 
 
 def test_no_alarm_rings_after_the_end() -> None:

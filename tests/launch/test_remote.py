@@ -87,6 +87,7 @@ pause()
 def test_usr1_asks_to_save_and_nothing_else_follows(launch: Start) -> None:
     script = """
 signal.signal(signal.SIGUSR1, lambda *_: ready('save'))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
 ready('up')
 signal.pause()
 time.sleep(1.0)

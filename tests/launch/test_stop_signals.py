@@ -64,6 +64,7 @@ pause()
 def test_usr1_reaches_every_rank_and_nothing_else_follows(tmp_path: Path) -> None:
     script = """
 signal.signal(signal.SIGUSR1, lambda *_: ready("has USR1"))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
 ready()
 wait_for_go(rank)
 if rank == 0:
@@ -79,6 +80,27 @@ if rank == 0:
     assert lines == ["rank 0", "rank 0 has USR1", "rank 1", "rank 1 has USR1"]
     assert code == 0
     assert err == "segdist.launch: was sent SIGUSR1; passing it on to ranks 0, 1\n"
+
+
+def test_usr1_waits_until_a_rank_that_is_only_starting_has_its_handler(tmp_path: Path) -> None:
+    script = """
+ready()
+wait_for_go(rank)
+signal.signal(signal.SIGUSR1, lambda *_: ready("has USR1"))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+if rank == 0:
+    write_result()
+"""
+    with Launcher(tmp_path, script, grace=0.0) as launcher:
+        launcher.alive.wait_for_lines(2)
+        launcher.process.send_signal(signal.SIGUSR1)
+        assert launcher.process.stderr is not None
+        assert b"passing it on to ranks 0, 1" in launcher.process.stderr.readline()
+        launcher.go(0)
+        launcher.go(1)
+        code, _, _ = launcher.end()
+        assert launcher.alive.wait_for_lines(4) == ["rank 0", "rank 0 has USR1", "rank 1", "rank 1 has USR1"]
+    assert code == 0
 
 
 def test_no_rank_outlives_a_killed_launcher(tmp_path: Path) -> None:

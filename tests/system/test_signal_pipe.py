@@ -5,7 +5,7 @@ import select
 import signal
 from pathlib import Path
 
-from segdist.system.signal_pipe import signal_pipe
+from segdist.system.signal_pipe import remember_signals, signal_pipe
 
 NUMBERS = (signal.SIGUSR1, signal.SIGUSR2)
 
@@ -29,3 +29,28 @@ def test_handlers_descriptors_and_an_outer_pipe_are_as_before_after_the_block() 
         assert select.select([outer], [], [], 10)[0]
     assert [signal.getsignal(number) for number in NUMBERS] == handlers
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_signal_before_the_pipe_and_one_between_two_pipes_are_in_the_next() -> None:
+    handlers = [signal.getsignal(number) for number in NUMBERS]
+    try:
+        remember_signals(NUMBERS)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with signal_pipe(NUMBERS) as reader:
+            assert os.read(reader, 16) == bytes([signal.SIGUSR1])
+            os.kill(os.getpid(), signal.SIGUSR2)  # nobody reads it in this block
+        with signal_pipe(NUMBERS) as reader:
+            assert os.read(reader, 16) == bytes([signal.SIGUSR2])
+        with signal_pipe(NUMBERS) as reader:
+            assert not select.select([reader], [], [], 0)[0]
+    finally:
+        for number, handler in zip(NUMBERS, handlers):
+            signal.signal(number, handler)
+
+
+def test_a_signal_that_was_held_back_from_the_start_comes_with_the_pipe() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+    signal.raise_signal(signal.SIGUSR1)  # to this thread: another one of the tests' process may not hold it back
+    with signal_pipe(NUMBERS) as reader:
+        assert select.select([reader], [], [], 10)[0]
+        assert os.read(reader, 16) == bytes([signal.SIGUSR1])
