@@ -17,7 +17,7 @@ from jobs.clusters.scheduler import MakeRequest, Scheduler, SubmitError, scripts
 from jobs.planning.new_spec import new_spec, with_slot
 from jobs.planning.resources import Profile, read_profile, resolve
 from jobs.planning.steps import Commands, Steps, plan
-from jobs.planning.submissions import SUBMISSIONS, Submission
+from jobs.planning.submissions import SUBMISSIONS, Submission, TuneSubmission
 from jobs.planning.sweep import split_sweep
 from jobs.record.job_folder import cancelled_text
 from jobs.record.run_json import Job, JobSpec, PlannedRun, write_spec
@@ -72,7 +72,8 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
     for each in plans:
         check_model(task, each.submission, each.run)
         each.going_on.extend(check_free(each.run, each.steps))
-    preflight(first)
+    if not isinstance(first, TuneSubmission):
+        preflight(first)
     _describe_all(plans, cluster, why, profile)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     made_by = ("python", "-m", "jobs.submit", *(word for word in argv if word != "--dry-run"))

@@ -10,8 +10,18 @@ from segdist.config.evaluation import EvaluationConfig, check_inference_mode
 from segdist.config.files import read_toml, to_plain
 from segdist.config.quantization import QuantizationConfig
 from segdist.config.runtime import RuntimeConfig
-from segdist.config.tasks import TASKS, EvaluateConfig, PipelineConfig, QuantizeConfig, TaskConfig, TrainConfig, task_of
+from segdist.config.tasks import (
+    TASKS,
+    EvaluateConfig,
+    PipelineConfig,
+    QuantizeConfig,
+    TaskConfig,
+    TrainConfig,
+    TuneConfig,
+    task_of,
+)
 from segdist.config.training import TrainingConfig
+from segdist.config.tuning import TuningConfig
 from segdist.config.values import INT8_SUFFIX, SCENES, STRIDE, ConfigError, ModelName, parse_size, require
 
 __all__ = [
@@ -32,6 +42,8 @@ __all__ = [
     "TaskConfig",
     "TrainConfig",
     "TrainingConfig",
+    "TuneConfig",
+    "TuningConfig",
     "check_inference_mode",
     "parse_size",
     "read_toml",

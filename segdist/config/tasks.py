@@ -10,6 +10,7 @@ from segdist.config.evaluation import EvaluationConfig
 from segdist.config.quantization import QuantizationConfig
 from segdist.config.runtime import RuntimeConfig
 from segdist.config.training import TrainingConfig
+from segdist.config.tuning import TuningConfig
 from segdist.config.values import INT8_SUFFIX, STRIDE, parse_size, require
 
 
@@ -77,6 +78,19 @@ class QuantizeConfig:
 
 
 @dataclass(frozen=True)
+class TuneConfig:
+    """Time real training steps on this node with each way to run them, and remember the fastest (its profile)."""
+
+    run: str = ""
+    """Run folder; the profile itself is kept where all runs find it (--profiles)."""
+    overwrite: bool = False
+    """Replace an earlier result of this step."""
+    net: NetConfig = field(default_factory=NetConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
+@dataclass(frozen=True)
 class PipelineConfig:
     """train, evaluate, quantize, evaluate the int8 model, write the report; a failed step stops those after it."""
 
@@ -107,8 +121,9 @@ class PipelineConfig:
         return QuantizeConfig(self.run, None, self.overwrite, self.dataset, self.quantization, self.runtime)
 
 
-TaskConfig = TrainConfig | EvaluateConfig | QuantizeConfig
-TASKS: dict[str, type[TrainConfig] | type[EvaluateConfig] | type[QuantizeConfig]] = {
+TaskConfig = TuneConfig | TrainConfig | EvaluateConfig | QuantizeConfig
+TASKS: dict[str, type[TuneConfig] | type[TrainConfig] | type[EvaluateConfig] | type[QuantizeConfig]] = {
+    "tune": TuneConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "quantize": QuantizeConfig,
@@ -117,5 +132,5 @@ TASKS: dict[str, type[TrainConfig] | type[EvaluateConfig] | type[QuantizeConfig]
 
 
 def task_of(config: TaskConfig) -> str:
-    """The task of a config: ``train``, ``evaluate`` or ``quantize``."""
+    """The task of a config: ``tune``, ``train``, ``evaluate`` or ``quantize``."""
     return next(task for task, cls in TASKS.items() if isinstance(config, cls))

@@ -4,7 +4,9 @@
 
     runs/RUN/
       run.json                      what was asked for, and from which commit and versions
-      train/  config.json  metrics.jsonl  steps.jsonl  checkpoints/{last,step-…,best}.pt  model.pt  logs/  result.json
+      tune/  config.json  logs/  result.json
+      train/  config.json  choices.json  metrics.jsonl  steps.jsonl  checkpoints/{last,step-…,best}.pt  model.pt  logs/
+              result.json
       evaluate/NAME/  config.json  confusion.npy  images.csv  overlays/*.png  export/SIZE/*.png  logs/  result.json
       quantize/  config.json  model_int8.torchscript  logs/  result.json
       report.html
@@ -27,7 +29,7 @@ PRECISIONS = ("fp32", "bf16", "int8")
 
 
 class StepFolder:
-    """The files of one step of a run: ``train``, ``evaluate/NAME`` or ``quantize``."""
+    """The files of one step of a run: ``tune``, ``train``, ``evaluate/NAME`` or ``quantize``."""
 
     def __init__(self, path: Path, task: str, name: str) -> None:
         self.path = path
@@ -38,6 +40,7 @@ class StepFolder:
         self.metrics_jsonl = path / "metrics.jsonl"
         self.steps_jsonl = path / "steps.jsonl"
         self.progress_json = path / "progress.json"
+        self.choices_json = path / "choices.json"
         self.checkpoints = path / "checkpoints"
         self.logs = path / "logs"
         self.overlays = path / "overlays"
@@ -96,8 +99,9 @@ class RunFolder:
 
     def steps(self) -> Iterator[StepFolder]:
         """The steps that have a folder, in the order of a pipeline."""
-        if (self.path / "train").is_dir():
-            yield self.step("train")
+        for task in ("tune", "train"):
+            if (self.path / task).is_dir():
+                yield self.step(task)
         evaluations = self.path / "evaluate"
         names = sorted(p.name for p in evaluations.iterdir() if p.is_dir()) if evaluations.is_dir() else []
         for name in names:
