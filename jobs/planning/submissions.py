@@ -31,7 +31,7 @@ class TrainSubmission(TrainConfig):
 
 @dataclass(frozen=True)
 class TuneSubmission(TuneConfig):
-    """Time real training steps on a node with each way to run them, and remember the fastest for all runs there."""
+    """Find the fastest way to train on a node by timing real steps, and remember it for all runs there."""
 
     resources: Resources = field(default_factory=Resources)
 
@@ -66,10 +66,10 @@ class PipelineSubmission(PipelineConfig):
 
 Submission = TuneSubmission | TrainSubmission | EvaluateSubmission | QuantizeSubmission | PipelineSubmission
 SUBMISSIONS: dict[str, type[Any]] = {
-    "tune": TuneSubmission,
     "train": TrainSubmission,
     "evaluate": EvaluateSubmission,
     "quantize": QuantizeSubmission,
     "pipeline": PipelineSubmission,
+    "tune": TuneSubmission,
 }
 """What can be submitted, by its name on the command line."""

@@ -29,7 +29,7 @@ class RuntimeConfig:
     allocator: Literal["auto", "glibc", "tuned", "tcmalloc", "jemalloc"] = "auto"
     """Memory allocator of each rank: glibc's as it is, "tuned" to keep large blocks, or a library that does; "auto"
     takes tcmalloc where it is installed, else "tuned"."""
-    wait: Literal["auto", "active", "passive"] = "auto"
+    wait_policy: Literal["auto", "active", "passive"] = "auto"
     """Whether threads that wait for each other spin or sleep (OMP_WAIT_POLICY); "auto" lets them sleep."""
     tuned: str = "auto"
     """What each "auto" of a training becomes: as "tune" has measured it on such a node ("auto"), never ("off"), or as a

@@ -121,16 +121,16 @@ class PipelineConfig:
         return QuantizeConfig(self.run, None, self.overwrite, self.dataset, self.quantization, self.runtime)
 
 
-TaskConfig = TuneConfig | TrainConfig | EvaluateConfig | QuantizeConfig
-TASKS: dict[str, type[TuneConfig] | type[TrainConfig] | type[EvaluateConfig] | type[QuantizeConfig]] = {
-    "tune": TuneConfig,
+TaskConfig = TrainConfig | EvaluateConfig | QuantizeConfig | TuneConfig
+TASKS: dict[str, type[TrainConfig] | type[EvaluateConfig] | type[QuantizeConfig] | type[TuneConfig]] = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "quantize": QuantizeConfig,
+    "tune": TuneConfig,
 }
 """The tasks a rank can run, by the name they have on the command line."""
 
 
 def task_of(config: TaskConfig) -> str:
-    """The task of a config: ``tune``, ``train``, ``evaluate`` or ``quantize``."""
+    """The task of a config: ``train``, ``evaluate``, ``quantize`` or ``tune``."""
     return next(task for task, cls in TASKS.items() if isinstance(config, cls))

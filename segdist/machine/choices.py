@@ -87,8 +87,8 @@ def as_asked(choices: Choices, runtime: RuntimeConfig, training: TrainingConfig 
         asked["precision"] = runtime.precision
     if runtime.ipex != "auto":
         asked["ipex"] = runtime.ipex == "on"
-    if runtime.wait != "auto":
-        asked["wait"] = runtime.wait
+    if runtime.wait_policy != "auto":
+        asked["wait"] = runtime.wait_policy
     if runtime.allocator != "auto":
         asked["allocator"] = runtime.allocator
     if training is not None and training.bucket_mb:

@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from segdist.config import ConfigError, RuntimeConfig, TaskConfig
-from segdist.machine.start import PLAIN, Start
+from segdist.machine.start import MARK, PLAIN, Start
 from segdist.run.files import write_json
 from segdist.run.folder import StepFolder
 from segdist.run.lease import Lease
@@ -188,8 +188,8 @@ def _record_start(context: RankContext) -> None:
     """Record the allocator that is really there, and how threads wait."""
     allocator, loaded = context.start.allocator, loaded_allocator(os.environ)
     warning = None
-    if loaded != allocator.name and context.start is not PLAIN and allocator.environment:
+    if loaded != allocator.name and MARK in os.environ:
         warning = f"allocator {allocator.name}: was to be loaded, and {loaded} is here"
     reason = allocator.reason if loaded == allocator.name else "as this process was started"
     context.record_choice("allocator", f"{loaded} ({reason})", warning)
-    context.record_choice("wait", os.environ.get("OMP_WAIT_POLICY", "as OpenMP does by itself").lower())
+    context.record_choice("wait-policy", os.environ.get("OMP_WAIT_POLICY", "as OpenMP does by itself").lower())

@@ -108,10 +108,10 @@ class TrainStep:
         loss, part_weight = self._loss(*parts[-1])
         loss_sum, weight = loss_sum + float(loss.detach()), weight + part_weight
         # The sums travel while the gradients are computed: a slow rank is waited for once a step, at the gradients.
+        self.context.heartbeat(step, "exchanges the loss")
         wait_for_stats = self._begin_stats(loss_sum, weight, save_is_due, health)
         self.context.heartbeat(step, "backward pass")
         (loss * scale).backward()
-        self.context.heartbeat(step, "exchanges the loss")
         result = self._end_stats(wait_for_stats(), health)
         # DDP takes the mean over ranks: times their number over all weight, it is the mean over all pixels, however
         # unevenly the step's samples and ignored pixels are distributed.

@@ -82,9 +82,10 @@ class StepRank:
         torch.set_num_interop_threads(1)
         torch.manual_seed(0)
         choices, cpu = plan.choices, read_cpu()
-        self.plan, self.torch = plan, torch
+        self.plan, self.torch, self._waited = plan, torch, 0.0
         config = TrainingConfig(batch=plan.images, crop=plan.crop, epochs=1, momentum=0.9)
         collectives = Collectives(ranks, "gloo")
+        self._time_the_sums(collectives)
         folder = RunFolder(Path(tempfile.gettempdir())).step("tune")
         context = RankContext(ranks, cores, cpu, collectives, folder, RuntimeConfig())
         context.start = dataclasses.replace(PLAIN, choices=choices)
@@ -108,11 +109,28 @@ class StepRank:
         self._labels = torch.randint(0, CLASSES, (own, height, width), generator=generator).to(torch.uint8)
 
     def step(self) -> dict[str, Any]:
-        """Do one training step; its seconds."""
+        """Do one training step; its seconds, and those it waited for the sums that travel beside the gradients."""
+        self._waited = 0.0
         begin = time.perf_counter()
         self._train_step(self._images, self._labels, False, _Healthy())
         self._train_step.state.progress.batch += 1
-        return {"seconds": time.perf_counter() - begin}
+        return {"seconds": time.perf_counter() - begin, "waited_for_sums": self._waited}
+
+    def _time_the_sums(self, collectives: Any) -> None:
+        begin_all_reduce = collectives.begin_all_reduce
+
+        def timed(tensor: Any) -> Any:
+            wait = begin_all_reduce(tensor)
+
+            def wait_and_time() -> Any:
+                begin = time.perf_counter()
+                result = wait()
+                self._waited += time.perf_counter() - begin
+                return result
+
+            return wait_and_time
+
+        collectives.begin_all_reduce = timed
 
     def inference(self) -> dict[str, Any]:
         """Seconds of a forward pass of one image in fp32, in each memory format, timed in turn."""
