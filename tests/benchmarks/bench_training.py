@@ -33,10 +33,8 @@ def plain_candidates(net: NetConfig) -> dict[str, Choices]:
     """What the docs of PyTorch and IPEX would have a user run, on glibc's malloc as it is."""
     base = Choices("contiguous", allocator="glibc")
     bf16 = read_cpu().has_bf16
-    found = {
-        "eager, contiguous": base,
-        "eager, channels_last": dataclasses.replace(base, memory_format="channels_last"),
-    }
+    last = dataclasses.replace(base, memory_format="channels_last")
+    found = {"eager, contiguous": base, "eager, channels_last": last}
     if bf16:
         found["autocast bf16"] = dataclasses.replace(last, precision="bf16")
     if HAS_IPEX:
@@ -96,9 +94,7 @@ def bench_training_step(net: NetConfig) -> None:
     ours = seconds["ours, tuned"]
     macs = count_macs(build_net(net.model, 13, net.width), (256, 512))
     rate, peak = 6 * macs * IMAGES / ours / 1e9, gflops_of_matrices()
-    print(
-        f"\n{net.model}, {IMAGES} x {CROP}, {cores} cores, {cpu.model} ({cpu.isa}): seconds a step, and the speed of ours"
-    )
+    print(f"\n{net.model}, {IMAGES} x {CROP}, {cores} cores, {cpu.model} ({cpu.isa}): seconds a step, speed of ours")
     for name, value in sorted(seconds.items(), key=lambda item: item[1]):
         print(f"  {name:22}{value:8.3f} s{value / ours:8.2f}x")
     print(f"  tuned: {found.choices.describe()}; best of plain: {best} ({plain[best] / ours:.2f}x)")
