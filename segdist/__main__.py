@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{_USAGE}\nerror: task {arguments[:1]}: known are {', '.join(TASKS)}", file=sys.stderr)
         return USAGE_ERROR
     task = arguments[0]
-    return run_command(lambda: run_rank(task, parse(TASKS[task], arguments[1:], f"python -m segdist {task}")))
+    prog = f"python -m segdist {task}"
+    return run_command(lambda: run_rank(task, parse(TASKS[task], arguments[1:], prog)), encoding="utf-8")
 
 
 def run_rank(task: str, config: TaskConfig) -> int:
