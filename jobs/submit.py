@@ -25,6 +25,7 @@ from jobs.render.plan import describe, describe_config
 from jobs.state.checks import check_free, check_model, unused_run
 from segdist.cli import parse, run_command
 from segdist.config import ConfigError, require
+from segdist.run.file_system import replace_file
 from segdist.run.folder import RunFolder
 
 HELP = """\
@@ -232,7 +233,7 @@ def _write(plan_: _Plan, spec: JobSpec) -> None:
         if step.step not in plan_.going_on:
             folder.metrics_jsonl.unlink(missing_ok=True)
         for log in folder.logs.glob("*.log"):
-            log.replace(log.with_name(f"{log.name}.1"))
+            replace_file(log, log.with_name(f"{log.name}.1"))
         if config is not None:
             folder.write_config(config)
     write_spec(plan_.run.run_json, spec)

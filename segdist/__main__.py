@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import NoReturn
 
 from segdist.cli import parse, run_command
@@ -38,8 +39,8 @@ def main(argv: Sequence[str] | None = None, may_restart: bool = False) -> int:
         print(f"{_USAGE}\nerror: task {arguments[:1]}: known are {', '.join(TASKS)}", file=sys.stderr)
         return USAGE_ERROR
     task = arguments[0]
-    prog = f"python -m segdist {task}"
-    return run_command(lambda: run_rank(task, parse(TASKS[task], arguments[1:], prog), may_restart))
+    parsed = partial(parse, TASKS[task], arguments[1:], f"python -m segdist {task}")
+    return run_command(lambda: run_rank(task, parsed(), may_restart), encoding="utf-8")
 
 
 def run_rank(task: str, config: TaskConfig, may_restart: bool = False) -> int:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from segdist.config import EvaluateConfig, TaskConfig, task_of, to_plain
-from segdist.run.files import json_text, write_atomic, write_json
+from segdist.run.files import json_text, list_names, read_text, write_atomic, write_json
 from segdist.run.result import Result, read_result, to_json_values
 
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -56,7 +56,7 @@ class StepFolder:
         One that says the same already is left alone, as it is the file by which the step was submitted.
         """
         text = json_text(to_plain(config))
-        if not self.config_json.is_file() or self.config_json.read_text(encoding="utf-8") != text:
+        if not self.config_json.is_file() or read_text(self.config_json) != text:
             write_atomic(self.config_json, text.encode())
 
     def write_result(self, result: Result) -> None:
@@ -103,7 +103,7 @@ class RunFolder:
             if (self.path / task).is_dir():
                 yield self.step(task)
         evaluations = self.path / "evaluate"
-        names = sorted(p.name for p in evaluations.iterdir() if p.is_dir()) if evaluations.is_dir() else []
+        names = [name for name in list_names(evaluations) if (evaluations / name).is_dir()]
         for name in names:
             if "int8" not in name:
                 yield self.step("evaluate", name)

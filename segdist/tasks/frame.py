@@ -14,6 +14,7 @@ from typing import Any
 from segdist.config import ConfigError, EvaluateConfig, QuantizeConfig, TaskConfig, TrainConfig, TuneConfig
 from segdist.machine.start import PLAIN, Start
 from segdist.run.exit_codes import GOAL_MISSED, TO_BE_CONTINUED, USAGE_ERROR
+from segdist.run.files import explain
 from segdist.run.folder import RunFolder, StepFolder
 from segdist.run.lease import Lease, LeaseHeld, LeaseLost, acquire
 from segdist.run.lease_owner import other_owner
@@ -123,10 +124,10 @@ def _end_of(failure: Exception, context: RankContext | None) -> _End:
 
 def _end_of_this_rank(failure: Exception, context: RankContext | None = None) -> _End:
     text = str(failure)
-    if isinstance(failure, OSError) and failure.errno in _STORAGE and context is not None:
+    if isinstance(failure, OSError) and (failure.filename is not None or failure.errno in _STORAGE):
         return _End(
             1,
-            f"{failure.filename or context.step.path}: {failure.strerror}; what was saved before is kept; "
+            f"{explain(failure, str(context.step.path) if context else '')}; what was saved before is kept; "
             "mend the storage and give the same command again",
         )
     if isinstance(failure, GoalMissed):

@@ -213,4 +213,4 @@ def require_same_run(path: object, saved: Mapping[str, str], now: Mapping[str, s
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:8]
