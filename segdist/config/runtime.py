@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from segdist.config.values import at_least, require
+from segdist.config.values import PathText, at_least, require
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class RuntimeConfig:
     takes tcmalloc where it is installed, else "tuned"."""
     wait_policy: Literal["auto", "active", "passive"] = "auto"
     """Whether threads that wait for each other spin or sleep (OMP_WAIT_POLICY); "auto" lets them sleep."""
-    tuned: str = "auto"
+    tuned: PathText = "auto"
     """What each "auto" of a training becomes: as "tune" has measured it on such a node ("auto"), never ("off"), or as a
     profile's .json file says."""
-    profiles: str = ""
+    profiles: PathText = ""
     """Folder of the profiles that "tune" writes; empty is segdist/machine in the user's cache."""
     threads: int = 0
     """Threads per rank; 0 takes this rank's share of the node's cores."""

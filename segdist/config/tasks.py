@@ -11,14 +11,18 @@ from segdist.config.quantization import QuantizationConfig
 from segdist.config.runtime import RuntimeConfig
 from segdist.config.training import TrainingConfig
 from segdist.config.tuning import TuningConfig
-from segdist.config.values import INT8_SUFFIX, STRIDE, parse_size, require
+from segdist.config.values import INT8_SUFFIX, STRIDE, PathText, check_run, parse_size, require
+
+
+def _check_weights(weights: str | None) -> None:
+    require(weights != "", '--weights "": must name a file; give a model, or leave it out')
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Train a net with one process per rank (DDP); per epoch, score it on the validation split."""
 
-    run: str = ""
+    run: PathText = ""
     """Run folder on storage that all nodes share; made where it is missing."""
     overwrite: bool = False
     """Replace an earlier result of this step."""
@@ -28,6 +32,7 @@ class TrainConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
+        check_run(self.run)
         require(
             self.net.model != "unet" or min(parse_size(self.training.crop)) >= STRIDE,
             f"--crop {self.training.crop}: both sides must be at least {STRIDE}; give for example 256x512",
@@ -38,11 +43,11 @@ class TrainConfig:
 class EvaluateConfig:
     """Score a model on a split (loss, mIoU, pixel accuracy, IoU per class) and time it."""
 
-    run: str = ""
+    run: PathText = ""
     """Run folder."""
     name: str = "fp32"
     """Name of this evaluation: its results go to RUN/evaluate/NAME."""
-    weights: str | None = None
+    weights: PathText | None = None
     """model.pt or model_int8.torchscript; by default RUN/train/model.pt."""
     overwrite: bool = False
     """Replace an earlier result of this step."""
@@ -51,6 +56,8 @@ class EvaluateConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
+        check_run(self.run)
+        _check_weights(self.weights)
         require(
             re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
             f"--name {self.name!r}: must be a file name of letters, digits, '.', '_' and '-'; give for example fp32",
@@ -66,9 +73,9 @@ class EvaluateConfig:
 class QuantizeConfig:
     """Quantize a trained model to int8 and keep the best one found."""
 
-    run: str = ""
+    run: PathText = ""
     """Run folder."""
-    weights: str | None = None
+    weights: PathText | None = None
     """Trained model.pt; by default RUN/train/model.pt."""
     overwrite: bool = False
     """Replace an earlier result of this step."""
@@ -76,12 +83,16 @@ class QuantizeConfig:
     quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
+    def __post_init__(self) -> None:
+        check_run(self.run)
+        _check_weights(self.weights)
+
 
 @dataclass(frozen=True)
 class TuneConfig:
     """Time real training steps on this node with each way to run them, and remember the fastest (its profile)."""
 
-    run: str = ""
+    run: PathText = ""
     """Run folder; the profile itself is kept where all runs find it (--profiles)."""
     overwrite: bool = False
     """Replace an earlier result of this step."""
@@ -89,12 +100,15 @@ class TuneConfig:
     tuning: TuningConfig = field(default_factory=TuningConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
+    def __post_init__(self) -> None:
+        check_run(self.run)
+
 
 @dataclass(frozen=True)
 class PipelineConfig:
     """train, evaluate, quantize, evaluate the int8 model, write the report; a failed step stops those after it."""
 
-    run: str = ""
+    run: PathText = ""
     """Run folder on storage that all nodes share; made where it is missing."""
     overwrite: bool = False
     """Replace earlier results of these steps."""

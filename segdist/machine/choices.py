@@ -54,7 +54,7 @@ def find_basis(runtime: RuntimeConfig, net: NetConfig, cpu: Cpu, cores: int, wor
     """
     default = default_choices(net, cpu, has_ipex)
     if runtime.tuned not in ("auto", "off"):
-        path = Path(runtime.tuned).expanduser()
+        path = Path(runtime.tuned)
         profile = read_profile(path)
         return Basis(profile.choices, f"{path}", profile)
     if runtime.tuned == "off":

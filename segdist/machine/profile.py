@@ -106,7 +106,7 @@ def profile_key(cpu: Cpu, cores: int, work: Work) -> dict[str, Any]:
 def profiles_folder(asked: str, environ: Mapping[str, str] = os.environ) -> Path:
     """Where profiles are: the folder asked for, else ``segdist/machine`` in the user's cache (XDG_CACHE_HOME)."""
     if asked:
-        return Path(asked).expanduser()
+        return Path(asked)
     cache = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME") or "/nonexistent") / ".cache")
     return Path(cache) / "segdist" / "machine"
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segdist.config import ConfigError
+from segdist.config import ConfigError, settle
 from segdist.data.scenes.labels import RARE_GROUPS
 from segdist.data.scenes.painter import paint_scene
 from segdist.system.output import prepare_output
@@ -70,7 +70,7 @@ class ScenesConfig:
 
     def shape(self) -> tuple[int, int]:
         """Height and width in pixels. Raises ScenesError for a size that cannot be painted."""
-        match = re.fullmatch(r"(\d+)x(\d+)", self.size)
+        match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", self.size, re.ASCII)
         if match is None:
             raise ScenesError(f"size {self.size!r} is not HEIGHTxWIDTH; give two whole numbers, e.g. --size 256x512")
         height, width = int(match[1]), int(match[2])
@@ -256,8 +256,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_output()
     config = tyro.cli(ScenesConfig, args=argv, prog="python -m segdist.data.scenes")
     try:
-        write_scenes(config)
-    except ScenesError as error:
+        write_scenes(settle(config))
+    except ConfigError as error:
         print(f"scenes: {error}", file=sys.stderr)
         return 2
     return 0
