@@ -133,7 +133,9 @@ class TrainStep:
 
         Hard pixels are chosen by the main head, and both heads learn from the same: their weight divides both sums.
         """
-        inputs, size = to_input(images), (labels.shape[1], labels.shape[2])
+        # An input in another layout than the weights' would have every layer work in its own.
+        inputs = to_input(images).contiguous(memory_format=self.context.memory_format)
+        size = (labels.shape[1], labels.shape[2])
         aux_logits: list[Tensor] = []
 
         def main_head(padded: Tensor) -> Tensor:

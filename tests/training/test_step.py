@@ -1,5 +1,6 @@
 """One step on one rank: parts give the gradient of the whole, clipping shortens it, an auxiliary head adds its part."""
 
+import dataclasses
 import signal
 from types import SimpleNamespace
 
@@ -129,6 +130,28 @@ def test_the_auxiliary_head_adds_its_weighted_loss_and_is_left_out_of_the_model(
     for (name, gradient), change in zip(expected.items(), changes):
         assert torch.allclose(change, -gradient, atol=2e-3 * float(gradient.abs().max()) + 1e-6), name
     assert without_aux_head(again).state_dict().keys() == build_net(model, 4, 4).state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("model", ["unet", "hrnetv2_w18"])
+def test_every_layer_works_in_the_memory_format_that_was_chosen(tmp_path, samples, model, name):
+    wanted = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[name]
+    net = build_net(model, 4, 4).to(memory_format=wanted)
+    train_step = train_step_of(net, tmp_path)
+    choices = dataclasses.replace(train_step.context.start.choices, memory_format=name)
+    train_step.context.start = dataclasses.replace(train_step.context.start, choices=choices)
+    seen = []
+
+    def look(module, inputs, out):
+        if out.shape[1] > 1 and out.shape[2] > 1:  # else both formats are one
+            seen.append(out.is_contiguous(memory_format=wanted))
+
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(look)
+    train_step(*samples, False, HEALTHY)
+    assert len(seen) > 10
+    assert all(seen)
 
 
 def everything(train_step):
