@@ -8,22 +8,24 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from jobs.clusters import choose_cluster, get_scheduler, local
 from jobs.clusters.request import step_request
 from jobs.clusters.scheduler import MakeRequest, Scheduler, SubmitError, scripts, submit_steps
+from jobs.planning.command import named, read_command
+from jobs.planning.names import check_folder_name
 from jobs.planning.new_spec import new_spec, with_slot
-from jobs.planning.resources import Profile, read_profile, resolve
+from jobs.planning.resources import Profile
 from jobs.planning.steps import Commands, Steps, plan
 from jobs.planning.submissions import SUBMISSIONS, Submission, TuneSubmission
-from jobs.planning.sweep import split_sweep
+from jobs.planning.sweep import check_sweep
 from jobs.record.job_folder import cancelled_text
 from jobs.record.run_json import Job, JobSpec, PlannedRun, write_spec
 from jobs.render.plan import describe, describe_config
-from jobs.state.checks import check_free, check_model, unused_run
-from segdist.cli import parse, run_command
+from jobs.state.checks import check_free, check_model
+from segdist.cli import run_command
 from segdist.config import ConfigError, require
 from segdist.run.file_system import replace_file
 from segdist.run.folder import RunFolder
@@ -62,19 +64,25 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_help(), end="", file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
-    task, runs, profile = _runs(argv)
+    task, runs, profile, swept = read_command(argv)
     first = runs[0][1]
     cluster, why = choose_cluster(first.resources.cluster, dry_run=first.resources.dry_run)
+    if swept:
+        check_sweep({run.name: one for run, one in runs}, cluster)
+    for run, _ in runs:
+        check_folder_name(run.path, cluster)
     if cluster != "local":  # what is printed can be started again from any folder
         runs = [(RunFolder(run.path.resolve()), one) for run, one in runs]
     plans = [_Plan(run, one, plan(one, run, commands, cluster)) for run, one in runs]
-    from segdist.data.preflight import preflight
+    from segdist.data.preflight import first_size, preflight
 
+    size = cache(first_size)  # the runs of a sweep share their data set
     for each in plans:
         check_model(task, each.submission, each.run)
         each.going_on.extend(check_free(each.run, each.steps))
-    if not isinstance(first, TuneSubmission):
-        preflight(first)
+        if not isinstance(each.submission, TuneSubmission):
+            with named(each.run.name if swept else ""):
+                preflight(each.submission, size)
     _describe_all(plans, cluster, why, profile)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     made_by = ("python", "-m", "jobs.submit", *(word for word in argv if word != "--dry-run"))
@@ -83,11 +91,15 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
         for each in plans
     ]
     requests = partial(step_request, planned, resources=first.resources, profile=profile)
+    if cluster != "local":
+        _require_same_steps(plans)
+        # What cannot be said to the scheduler is refused before anything is written.
+        scripts(get_scheduler(cluster, profile.dialect), planned[0].steps, lambda step, ids: requests(step, ids=ids))
     if first.resources.dry_run:
         _show(plans, cluster, profile, lambda step, ids: requests(step, ids=ids))
         return 0
     specs = [new_spec(task, argv, each.submission, p, profile, cluster) for each, p in zip(plans, planned)]
-    if any(word.partition("=")[0] == "--sweep" for word in argv) and cluster == "local":
+    if swept and cluster == "local":
         specs = [with_slot(spec, planned[0], index, first.resources) for index, spec in enumerate(specs)]
     try:
         for each, spec in zip(plans, specs):
@@ -116,6 +128,17 @@ class _Plan:
     submission: Submission
     steps: Steps
     going_on: list[str] = field(default_factory=list)
+
+
+def _require_same_steps(plans: Sequence[_Plan]) -> None:
+    """The steps of a sweep are arrays: every run has the same ones; raises ConfigError."""
+    first, *others = ([(s.step, s.nodes, s.ranks_per_node) for s, _ in each.steps] for each in plans)
+    for each, steps in zip(plans[1:], others):
+        require(
+            steps == first,
+            f"--sweep: {plans[0].run.name} and {each.run.name} have other steps, and an array has the same in each; "
+            "give all the same number of --sizes",
+        )
 
 
 def _describe_all(plans: Sequence[_Plan], cluster: str, why: str, profile: Profile) -> None:
@@ -191,39 +214,9 @@ def _say_submitted(run: RunFolder, jobs: Sequence[tuple[Job, ...]]) -> None:
         print("  python -m jobs." + line.format(shlex.quote(str(run.path))), flush=True)
 
 
-def _runs(argv: Sequence[str]) -> tuple[str, list[tuple[RunFolder, Submission]], Profile]:
-    """The task, every run with its submission (one, or a sweep's), and the site's profile, which is read once."""
-    argv = ["--queue" + word[len("--partition") :] if word.split("=")[0] == "--partition" else word for word in argv]
-    rest, elements = split_sweep(argv)
-    parsed = [_parse([*rest, *element.argv]) for element in elements] or [_parse(rest)]
-    task, base = parsed[0]
-    profile = read_profile(base.resources.profile)
-    submissions = [dataclasses.replace(one, resources=resolve(one.resources, profile)) for _, one in parsed]
-    if not elements:
-        return task, [(RunFolder(base.run or unused_run(task, base)), submissions[0])], profile
-    require(
-        task in ("train", "pipeline"),
-        f"--sweep: is for train and pipeline; submit {task} once for each of its values",
-    )
-    require(
-        len({one.resources.profile for one in submissions}) == 1,
-        "--sweep profile=…: the runs of a sweep have one profile; submit once for each",
-    )
-    folder = Path(base.run or unused_run(f"sweep-{task}", base))
-    return task, [(RunFolder(folder / e.name), one) for e, one in zip(elements, submissions)], profile
-
-
 def _help() -> str:
     lines = (f"  {task:<10}{str(cls.__doc__).strip()}" for task, cls in SUBMISSIONS.items())
     return HELP.format(tasks="\n".join(lines))
-
-
-def _parse(argv: Sequence[str]) -> tuple[str, Submission]:
-    task = argv[0]
-    known = ", ".join(SUBMISSIONS)
-    require(task in SUBMISSIONS, f"task {task!r}: is not known; give one of {known} as the first word")
-    submission: Submission = parse(SUBMISSIONS[task], argv[1:], f"python -m jobs.submit {task}")
-    return task, submission
 
 
 def _write(plan_: _Plan, spec: JobSpec) -> None:

@@ -91,6 +91,11 @@ class Request:
         )
         for option in self.options:
             require("\n" not in option, f"options: {option!r}: must be one line; give several options")
+            require(
+                option.startswith("-") or re.fullmatch(r"[A-Za-z_][\w.:-]*", option.partition("=")[0]) is not None,
+                f"options: {option!r}: must be one option; give each on its own: exclusive qos=high, or in a profile "
+                'options = ["exclusive", "qos=high"]',
+            )
         for text in (self.queue, self.account, self.select, self.place, *self.properties):
             require(not re.search(r"\s", text), f"{text!r}: must have no blanks; qsub would take them for two words")
 

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import shlex
 from pathlib import Path
 
 from jobs.planning.steps import Steps
-from jobs.planning.submissions import (
-    EvaluateSubmission,
-    PipelineSubmission,
-    QuantizeSubmission,
-    Submission,
-    TrainSubmission,
-)
+from jobs.planning.submissions import EvaluateSubmission, QuantizeSubmission, Submission
 from jobs.record.run_json import JobSpec
 from jobs.state.model import RunState
 from jobs.state.read import read_run
@@ -21,18 +14,6 @@ from segdist.config import ConfigError, require
 from segdist.run.folder import RunFolder
 from segdist.run.lease import require_free
 from segdist.run.start_mode import choose_start_mode
-
-
-def unused_run(task: str, submission: Submission) -> str:
-    """A run folder that is not there yet: ``runs/<model or task>-<time>``."""
-    named = isinstance(submission, TrainSubmission | PipelineSubmission)
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    base = f"runs/{submission.net.model if named else task}-{stamp}"  # type: ignore[union-attr]
-    name, number = base, 1
-    while Path(name).exists():
-        number += 1
-        name = f"{base}-{number}"
-    return name
 
 
 def check_model(task: str, submission: Submission, run: RunFolder) -> None:

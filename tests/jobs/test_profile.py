@@ -89,6 +89,13 @@ def test_what_a_profile_cannot_say_is_refused_in_one_line(
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("option", ["exclusive qos=high", "exclusive,qos=high", "", "=x"])
+@pytest.mark.usefixtures("empty_folder")
+def test_several_options_in_one_text_are_refused(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    said = refusal(capsys, "train", "--cluster", "slurm", f"--options={option}", "--run", "x", "--dry-run")
+    assert said.startswith(f"error: options: {option!r}: must be one option; give each on its own")
+
+
 @pytest.mark.usefixtures("empty_folder")
 def test_a_starter_that_is_none_is_refused_before_the_job(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--starter pbsdhs: is not known; give auto" in refusal(capsys, "train", "--starter", "pbsdhs")
