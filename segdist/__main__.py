@@ -6,8 +6,14 @@ module imports the standard library only, and the task last.
 
 from __future__ import annotations
 
-import os
 import signal
+
+from segdist.system.signal_pipe import remember_signals
+
+if __name__ == "__main__":  # before the imports below, which take a while
+    remember_signals((signal.SIGUSR1,))
+
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -17,7 +23,6 @@ from segdist.config import TASKS, ConfigError, TaskConfig, TrainConfig
 from segdist.run.exit_codes import USAGE_ERROR
 from segdist.system.affinity import pin_cores
 from segdist.system.ranks import RankError, detect_ranks
-from segdist.system.signal_pipe import remember_signals
 from segdist.system.signals import StopFlag, ignore_walltime_warning
 
 _USAGE = f"usage: python -m segdist {{{','.join(TASKS)}}} [--help] [--config FILE] [options]"
@@ -72,5 +77,4 @@ def end_process(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    remember_signals((signal.SIGUSR1,))
     end_process(main())

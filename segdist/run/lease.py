@@ -79,6 +79,9 @@ def acquire(
             )
     else:
         _refuse_living(step, owner, own, watch_s, log)
+        now = read_owner(step)
+        if now is not None and now.token != owner.token:  # somebody else has watched it too, and was faster
+            raise LeaseHeld(f"{step.path}: has just been taken by {now}; wait for its end")
         log(f"{step.path}: taken over from {owner}")
         write_atomic(path, data)
     lease = Lease(step, own)

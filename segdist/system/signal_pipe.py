@@ -17,9 +17,13 @@ _remembered: list[int] = []
 
 
 def remember_signals(numbers: Sequence[signal.Signals]) -> None:
-    """Keep these signals for the next pipe, instead of dying of one that comes before it. Main thread only."""
+    """Keep these signals for the next pipe, instead of dying of one that comes before it. Main thread only.
+
+    Whoever started this process may have held them back from its first moment on; now they come.
+    """
     for number in numbers:
         signal.signal(number, _remember)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 def open_signal_pipe(numbers: Sequence[signal.Signals]) -> int:
