@@ -12,7 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from jobs.clusters import choose_cluster, get_scheduler, local
-from jobs.clusters.request import step_request
+from jobs.clusters.request import save_margin, step_request
 from jobs.clusters.scheduler import MakeRequest, Scheduler, SubmitError, scripts, submit_steps
 from jobs.planning.command import named, read_command
 from jobs.planning.names import check_folder_name
@@ -151,6 +151,13 @@ def _describe_all(plans: Sequence[_Plan], cluster: str, why: str, profile: Profi
             print(f"note: {name} goes on from its newest checkpoint; --overwrite starts it afresh")
     if cluster == "local" and plans[0].submission.resources.max_restarts not in (None, profile.max_restarts):
         print("note: --max-restarts: nothing requeues a job of the local cluster")
+    resources = plans[0].submission.resources
+    margin = save_margin(resources, profile)
+    if cluster != "local" and margin < profile.signal_before_s:
+        print(
+            f"note: --walltime {resources.walltime}: training saves {margin} s before its end, half of it, and not "
+            f"signal_before_s = {profile.signal_before_s}; ask for a longer one"
+        )
 
 
 def _show(plans: Sequence[_Plan], cluster: str, profile: Profile, make_request: MakeRequest) -> None:

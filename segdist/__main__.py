@@ -6,8 +6,14 @@ module imports the standard library only, and the task last.
 
 from __future__ import annotations
 
-import os
 import signal
+
+from segdist.system.signal_pipe import remember_signals
+
+if __name__ == "__main__":  # before the imports below, which take a while
+    remember_signals((signal.SIGUSR1,))
+
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +26,6 @@ from segdist.run.exit_codes import USAGE_ERROR
 from segdist.run.folder import RunFolder
 from segdist.system.affinity import pin_cores
 from segdist.system.ranks import RankError, detect_ranks
-from segdist.system.signal_pipe import remember_signals
 from segdist.system.signals import StopFlag, ignore_walltime_warning
 
 _USAGE = f"usage: python -m segdist {{{','.join(TASKS)}}} [--help] [--config FILE] [options]"
@@ -45,11 +50,6 @@ def main(argv: Sequence[str] | None = None, may_restart: bool = False) -> int:
 
 def run_rank(task: str, config: TaskConfig, may_restart: bool = False) -> int:
     """Take over the signals, choose the allocator, pin this rank to its cores, then load torch and run the task."""
-    stop = StopFlag()
-    if isinstance(config, TrainConfig):
-        stop.install()
-    else:
-        ignore_walltime_warning()
     if not config.run:
         raise ConfigError('--run "": must name the run folder; give for example --run runs/first')
     try:
@@ -62,6 +62,11 @@ def run_rank(task: str, config: TaskConfig, may_restart: bool = False) -> int:
     variables = needs_restart(start, os.environ) if may_restart else {}
     if variables:
         restart_process(variables, [sys.executable, *sys.orig_argv[1:]])
+    stop = StopFlag()
+    if isinstance(config, TrainConfig):
+        stop.install()
+    else:
+        ignore_walltime_warning()
     for name, value in start.environment().items():
         os.environ.setdefault(name, value)
     threads = 0 if isinstance(config, TuneConfig) else config.runtime.threads
@@ -86,5 +91,4 @@ def end_process(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    remember_signals((signal.SIGUSR1,))
     end_process(main(may_restart=True))

@@ -137,7 +137,7 @@ def step_request(
         setup=profile.setup,
         stderr_to_stdout=True,
         signal=profile.signal,
-        save_margin_s=profile.signal_before_s,
+        save_margin_s=save_margin(resources, profile),
         after=tuple(After(f"{folder}/{one}{element}", ok=not step.always) for one in after),
         after_ids=after,
         after_any=step.always,
@@ -148,6 +148,12 @@ def step_request(
         add_directives=profile.add_directives,
         remove_directives=profile.remove_directives,
     )
+
+
+def save_margin(resources: Resources, profile: Profile) -> int:
+    """Seconds before the walltime at which training saves: the profile's, but half of the walltime at the most."""
+    half = walltime_seconds(resources.walltime) // 2 if resources.walltime else profile.signal_before_s
+    return min(profile.signal_before_s, half)
 
 
 def _place(planned: Sequence[PlannedRun], step: Step) -> tuple[Path, str]:

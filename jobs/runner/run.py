@@ -23,7 +23,7 @@ from jobs.runner.slot import hold_slot
 from segdist.run.exit_codes import TO_BE_CONTINUED
 from segdist.run.files import write_json
 from segdist.run.folder import RunFolder, StepFolder
-from segdist.run.lease_owner import superseded
+from segdist.run.lease_owner import other_owner, superseded
 from segdist.run.result import Result, ResultError, job_environment, utc_now
 from segdist.system.log_tail import last_lines
 from segdist.system.output import prepare_output
@@ -90,6 +90,7 @@ def run_steps(run_folder: str, only: Sequence[str] = ()) -> int:
     stop = _Stop()
     for number in (*_STOP_SIGNALS, signal.SIGUSR1):
         signal.signal(number, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGUSR1,))  # the job's script has held it back
 
     run = RunFolder(run_folder)
     spec = read_spec(run.run_json)
@@ -148,6 +149,10 @@ def _run_step(run: RunFolder, spec: JobSpec, step: Step, job: dict[str, str], st
     if code != 0 and (later := superseded(folder, job_environment(job))) is not None:
         print(f"{step.label}: this job goes on as {later}; nothing is written here", flush=True)
         return TO_BE_CONTINUED, None
+    if code != 0 and (other := _other_job(folder, job)) is not None:
+        last = "".join(last_lines(launcher_log(folder), 1)) or f"exit code {code}"
+        print(f"{step.label}: failed: {other} has {folder.path}; nothing is written there: {last}", flush=True)
+        return code, last
     if code == TO_BE_CONTINUED and job["cluster"] != "local":
         print(f"{step.label}: to be continued", flush=True)
         return code, None
@@ -156,6 +161,20 @@ def _run_step(run: RunFolder, spec: JobSpec, step: Step, job: dict[str, str], st
         code = 1
     print(f"{step.label}: {'completed' if error is None else f'failed (exit code {code}): {error}'}", flush=True)
     return code, error
+
+
+def _other_job(folder: StepFolder, job: dict[str, str]) -> str | None:
+    """Another job that is at work on a step, or has left its result there since this one was submitted."""
+    owner = other_owner(folder, job_environment(job))
+    if owner is not None:
+        return str(owner)
+    try:
+        theirs = folder.read_result().job
+    except ResultError:
+        return None
+    if not theirs.get("id") or (theirs.get("cluster"), theirs["id"]) == (job["cluster"], job["id"]):
+        return None
+    return f"job {theirs['id']} of {theirs.get('cluster')}"
 
 
 def _run_command(spec: JobSpec, step: Step, log: Path, job: dict[str, str], stop: _Stop) -> int:

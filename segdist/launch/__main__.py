@@ -11,10 +11,16 @@ the launcher, however that ends.
 
 from __future__ import annotations
 
+import signal
+
+from segdist.system.signal_pipe import remember_signals
+
+if __name__ == "__main__":  # before the imports below, which take a while
+    remember_signals((signal.SIGUSR1, signal.SIGTERM))
+
 import argparse
 import math
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -33,14 +39,13 @@ from segdist.launch.plan import (
     plan_ranks,
     resolve_starter,
 )
+from segdist.launch.sole import require_idle, sole_launch
 from segdist.launch.starters import ORDER
 from segdist.launch.step import MAX_RESTARTS, launch, record_failure, restart_decision
 from segdist.run.folder import RunFolder, StepFolder
-from segdist.run.lease import require_free
 from segdist.run.result import utc_now
 from segdist.run.start_mode import choose_start_mode
 from segdist.system.affinity import physical_cores
-from segdist.system.signal_pipe import remember_signals
 
 LAUNCHED: dict[str, type[TaskConfig] | type[PipelineConfig]] = {**TASKS, "pipeline": PipelineConfig}
 """What can be launched: the tasks, and all of them in order."""
@@ -126,9 +131,10 @@ def main(argv: Sequence[str] | None = None, rank_command: Sequence[str] = RANK_C
             "--starter srun: needs a Slurm job around it; use sbatch or salloc, or --starter local",
         )
         if isinstance(config, PipelineConfig):
-            return run_pipeline(
-                options, config, allocation, lambda o, c, a: run_step(o, c, a, allocation, rank_command)
-            )
+            with sole_launch(RunFolder(config.run).path, {**os.environ, **allocation.environment}):
+                return run_pipeline(
+                    options, config, allocation, lambda o, c, a: run_step(o, c, a, allocation, rank_command)
+                )
         return run_step(options, config, [task, *task_options], allocation, rank_command)
 
     return run_command(body)
@@ -144,7 +150,7 @@ def run_step(
     """Launch the ranks of one task; returns its exit code.
 
     Raises:
-        ConfigError: for a result that is in the way, or nodes that are not there.
+        ConfigError: for a result that is in the way, another launch, or nodes that are not there.
     """
     step = RunFolder(config.run).step_of(config)
     settled = restart_decision(step, allocation, options.max_restarts)
@@ -152,14 +158,16 @@ def run_step(
         return settled
     environ = {**os.environ, **allocation.environment}
     choose_start_mode(step, config, environ)  # refuses what the ranks would refuse, before their logs are touched
-    require_free(step, environ, log=log_line)
+    require_idle(step, environ)
     try:
         specs, starter = plan_step(options, step, (*rank_command, *arguments), allocation)
     except ConfigError as refused:
         if allocation.scheduler != "none":  # who asks after the job looks there, and not at what was printed
             record_failure(step, str(refused), utc_now(), 0.0, step.rank_log(0), allocation)
         raise
-    return launch(specs, options.grace, step, allocation, options.max_restarts, starter)
+    with sole_launch(step.logs, environ):
+        choose_start_mode(step, config, environ)  # again: another launch may have ended meanwhile
+        return launch(specs, options.grace, step, allocation, options.max_restarts, starter)
 
 
 def plan_step(
@@ -188,5 +196,4 @@ def plan_step(
 
 
 if __name__ == "__main__":
-    remember_signals((signal.SIGUSR1, signal.SIGTERM))
     sys.exit(main())

@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from segdist.config import ConfigError, PipelineConfig, QuantizeConfig, TaskConfig, task_of, to_plain
 from segdist.launch.allocation import Allocation
 from segdist.launch.console import log_line
+from segdist.launch.sole import require_idle
 from segdist.launch.step import record_failure
 from segdist.run.exit_codes import TO_BE_CONTINUED, USAGE_ERROR
 from segdist.run.folder import RunFolder, StepFolder
+from segdist.run.lease import LeaseHeld
 from segdist.run.result import Result, ResultError, job_of, utc_now
 from segdist.run.start_mode import choose_start_mode
 
@@ -28,7 +30,8 @@ def run_pipeline(options: argparse.Namespace, config: PipelineConfig, allocation
         the exit code of the step that failed, 75 where one is to be continued, else 0.
 
     Raises:
-        ConfigError: for a result that would be lost, before anything is written.
+        ConfigError: for a result that would be lost, before anything is written; for a step that another job is at
+            work on.
     """
     run = RunFolder(config.run)
     steps: list[TaskConfig] = [
@@ -84,9 +87,12 @@ def _run(
 ) -> int:
     if isinstance(config, QuantizeConfig):  # one process, wherever it runs
         options = argparse.Namespace(**{**vars(options), "nodes": 1, "ranks_per_node": 1})
+    require_idle(step, {**os.environ, **allocation.environment})
     step.write_config(config)
     try:
         return run_step(options, config, [task_of(config), "--config", str(step.config_json)])
+    except LeaseHeld:  # of another job: none of its files is this pipeline's to write
+        raise
     except ConfigError as error:
         if not step.result_json.exists():
             record_failure(step, str(error), utc_now(), 0.0, step.rank_log(0), allocation)

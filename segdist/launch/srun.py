@@ -32,7 +32,9 @@ _SRUN_OPTIONS = (
     *("SLURM_MEM_PER_CPU", "SLURM_MEM_PER_NODE", "SLURM_MEM_PER_GPU", "SLURM_NTASKS", "SLURM_NPROCS"),
     *("SLURM_NTASKS_PER_NODE", "SLURM_NTASKS_PER_CORE", "SLURM_NTASKS_PER_SOCKET", "SLURM_CPUS_PER_TASK"),
     *("SRUN_CPUS_PER_TASK", "SLURM_DISTRIBUTION", "SLURM_CPU_BIND", "SLURM_EXPORT_ENV", "SLURM_HINT"),
-    *("SLURM_TRES_PER_TASK", "SLURM_THREADS_PER_CORE", "SLURM_EXCLUSIVE", "SLURM_OVERCOMMIT"),
+    *("SLURM_TRES_PER_TASK", "SLURM_THREADS_PER_CORE", "SLURM_EXCLUSIVE", "SLURM_OVERCOMMIT", "SLURM_EXACT"),
+    *("SLURM_NTASKS_PER_GPU", "SLURM_NTASKS_PER_TRES", "SLURM_CORE_SPEC", "SLURM_THREAD_SPEC", "SLURM_MEM_BIND"),
+    *("SLURM_CONSTRAINT", "SLURM_RESERVATION", "SLURM_TIMELIMIT", "SLURM_LABELIO", "SLURM_PARTITION"),
 )
 """What srun reads from its environment as if it were its options (srun(1), "INPUT ENVIRONMENT VARIABLES")."""
 
@@ -219,19 +221,44 @@ def requeue(allocation: Allocation) -> str | None:
     return None if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"
 
 
+def early_warning(allocation: Allocation, now: float) -> str | None:
+    """What to say of a warning that came in the first half of the job's time; None of one that did not.
+
+    Slurm sends it at once where its margin is longer than the time limit, and the job then saves and is requeued for
+    next to nothing.
+    """
+    done = _squeue(allocation, "--format=%S|%e|%l", SLURM_TIME_FORMAT="%s")
+    known = re.fullmatch(r"(\d+)\|(\d+)\|\d\S*", done)  # a limit may be UNLIMITED
+    if known is None:
+        return None
+    start, end = float(known[1]), float(known[2])
+    if now - start >= end - now:
+        return None
+    return (
+        f"warning: SIGUSR1 came {now - start:.0f} s after the job's start and {end - now:.0f} s before its end; where "
+        "it was the time limit's, its margin is longer than half of the limit: ask for more --time, or give sbatch "
+        f"--signal=B:USR1@{(end - start) / 2:.0f}"
+    )
+
+
+def _squeue(allocation: Allocation, *arguments: str, **environ: str) -> str:
+    """What squeue says about this job, in any of its states; nothing where it cannot say."""
+    if shutil.which("squeue") is None:
+        return ""
+    done = subprocess.run(
+        ["squeue", "--noheader", "--states=all", f"--jobs={allocation.job_id}", *arguments],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
 def is_requeued(allocation: Allocation) -> bool:
     """Whether Slurm has taken this job back (preemption, a lost node, an administrator) and will start it again.
 
     The count of restarts goes up when that is decided; the state is COMPLETING for a cancelled job as well.
     """
-    if shutil.which("squeue") is None:
-        return False
-    done = subprocess.run(
-        ["squeue", "--noheader", "--states=all", f"--jobs={allocation.job_id}", "--Format=RestartCnt:|"],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    count = done.stdout.strip().strip("|")
-    return done.returncode == 0 and count.isdecimal() and int(count) > allocation.restarts
+    count = _squeue(allocation, "--Format=RestartCnt:|").strip("|")
+    return count.isdecimal() and int(count) > allocation.restarts

@@ -25,7 +25,7 @@ from segdist.launch.local import run_ranks
 from segdist.launch.outcome import Outcome, RankSpec
 from segdist.launch.pbs_job import save_before_job_end
 from segdist.launch.remote import run_remote
-from segdist.launch.srun import is_requeued, requeue, run_srun
+from segdist.launch.srun import early_warning, is_requeued, requeue, run_srun
 from segdist.run.exit_codes import TO_BE_CONTINUED
 from segdist.run.file_system import replace_file
 from segdist.run.files import explain, list_names
@@ -84,6 +84,7 @@ def launch(
             exit_code = 128 + (outcome.stopped_by or signal.SIGTERM)
         elif outcome.failure.signal is None:
             error = ": ".join([reason, *([outcome.said] if outcome.said else last_lines(log, 1))])[:500]
+            reason = error if outcome.said else reason
     cause_is_elsewhere = outcome.failure is not None and outcome.failure.spec.rank != 0 and exit_code not in (2, 3)
     if not fresh or cause_is_elsewhere:  # rank 0 then knows only that it lost a neighbour
         record_failure(step, error, started_at, time.monotonic() - started, log, allocation)
@@ -123,6 +124,9 @@ def _will_continue(outcome: Outcome, allocation: Allocation, max_restarts: int) 
         return False, f"saved, but restarted {allocation.restarts} times already; raise --max-restarts {max_restarts}"
     if allocation.scheduler == "pbs":  # the job script submits the next job when it sees the exit code
         return True, f"saved; to be continued by the next job, restart {allocation.restarts + 1} of {max_restarts}"
+    early = early_warning(allocation, time.time())
+    if early is not None:
+        log_line(early)
     refused = requeue(allocation)
     if refused is not None:
         return False, f"saved, but the job cannot be requeued ({refused}); submit it again to go on"

@@ -82,6 +82,9 @@ def acquire(
         write_atomic(path, data)
     elif owner is not None:
         _refuse_living(step, owner, own, watch_s, log)
+        now = read_owner(step)
+        if now is not None and now.token != owner.token:  # somebody else has watched it too, and was faster
+            raise LeaseHeld(f"{step.path}: has just been taken by {now}; wait for its end")
         log(f"{step.path}: taken over from {owner}")
         write_atomic(path, data)
     lease = Lease(step, own)

@@ -128,9 +128,10 @@ def superseded(step: StepFolder, environ: Mapping[str, str]) -> LeaseOwner | Non
 
 
 def other_owner(step: StepFolder, environ: Mapping[str, str]) -> LeaseOwner | None:
-    """The owner for whose sake this job must leave the step's files alone: a later life of it, or another's job.
+    """The owner for whose sake this job leaves the step's files alone: a later life of it, or another that is alive.
 
-    A run by hand has no id to compare: there an owner counts that is alive on this machine, or that is a job's.
+    One that was killed has left its lease, and nobody who asks after the step would hear of this job's end. A run by
+    hand has no id to compare: there an owner counts that is alive.
     """
     later = superseded(step, environ)
     if later is not None:
@@ -138,9 +139,7 @@ def other_owner(step: StepFolder, environ: Mapping[str, str]) -> LeaseOwner | No
     own, owner = identity(environ), read_owner(step)
     if owner is None or owner.is_same_job(own):
         return None
-    if owner.job or own.job:
-        return owner
-    return owner if is_on_this_machine(owner) and process_start(owner.pid) == owner.started else None
+    return owner if is_alive(step, owner) else None
 
 
 def is_alive(step: StepFolder, owner: LeaseOwner, watch_s: float = WATCH_S) -> bool:

@@ -17,9 +17,22 @@ _remembered: list[int] = []
 
 
 def remember_signals(numbers: Sequence[signal.Signals]) -> None:
-    """Keep these signals for the next pipe, instead of dying of one that comes before it. Main thread only."""
+    """Keep these signals for the next pipe, instead of dying of one that comes before it. Main thread only.
+
+    Whoever started this process may have held them back from its first moment on; now they come.
+    """
     for number in numbers:
         signal.signal(number, _remember)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
+def hold_signals(numbers: Sequence[signal.Signals]) -> None:
+    """Hold these signals back, those that were remembered too, until a pipe is opened: also by another program that
+    this process becomes. Main thread only."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    for number in {number for number in _remembered if number in numbers}:
+        signal.raise_signal(number)
+    _remembered[:] = [number for number in _remembered if number not in numbers]
 
 
 def open_signal_pipe(numbers: Sequence[signal.Signals]) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 from jobs.clusters.slurm import cluster as slurm
 from jobs.clusters.slurm.cluster import Slurm, elapsed_seconds, entry_of
+from jobs.clusters.slurm.executor import submit_command
 from jobs.record.entry import Entry
 from jobs.record.run_json import Job, JobSpec, Step, to_plain
 from jobs.state.poll import Queue
@@ -186,3 +187,11 @@ def test_a_long_epoch_shows_how_far_it_has_come(tmp_path: Path, capsys: pytest.C
     entries["1"] = Entry("ended", "COMPLETED")
     step.write_result(Result("train", "train", "completed", "2026-01-31T12:00:00Z"))
     assert "2/10" in shown()
+
+
+def test_sbatch_is_not_told_of_the_allocation_around_it() -> None:
+    around = {"SLURM_JOB_ID": "7", "SLURM_MEM_PER_CPU": "300", "SLURM_CONF": "/c", "SBATCH_ACCOUNT": "road", "PATH": ""}
+    assert submit_command("f.sh", around) == [
+        *("env", "--unset=SLURM_JOB_ID", "--unset=SLURM_MEM_PER_CPU", "sbatch", "f.sh")
+    ]
+    assert submit_command("f.sh", {"SLURM_HINT": "nomultithread"}) == ["sbatch", "f.sh"], "a user's own wish"

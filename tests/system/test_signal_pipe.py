@@ -3,6 +3,8 @@
 import os
 import select
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from segdist.system.signal_pipe import remember_signals, signal_pipe
@@ -54,3 +56,19 @@ def test_a_signal_that_was_held_back_from_the_start_comes_with_the_pipe() -> Non
     with signal_pipe(NUMBERS) as reader:
         assert select.select([reader], [], [], 10)[0]
         assert os.read(reader, 16) == bytes([signal.SIGUSR1])
+
+
+def test_a_signal_before_another_program_is_become_comes_to_that_one() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from segdist.system.signal_pipe import hold_signals, remember_signals, signal_pipe\n"
+        "if len(sys.argv) == 1:\n"
+        "    remember_signals((signal.SIGUSR1,))\n"
+        "    signal.raise_signal(signal.SIGUSR1)\n"
+        "    hold_signals((signal.SIGUSR1,))\n"
+        "    os.execv(sys.executable, [*sys.orig_argv, 'again'])\n"
+        "with signal_pipe((signal.SIGUSR1,)) as reader:\n"
+        "    print(list(os.read(reader, 16)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"[{int(signal.SIGUSR1)}]\n", "")

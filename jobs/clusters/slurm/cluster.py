@@ -41,7 +41,9 @@ class Slurm:
 
     def submit_command(self, request: Request, script: str) -> list[str]:
         """The command that submits a script; all that it asks for stands in the script."""
-        return ["sbatch", script]
+        from jobs.clusters.slurm.executor import submit_command
+
+        return submit_command(script)
 
     def query(self, ids: Sequence[str], outputs: Mapping[str, str] = NOWHERE) -> Mapping[str, Entry]:
         """One squeue for all; for those that it has forgotten one sacct, where the site has it."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import submitit
@@ -17,6 +20,25 @@ class BatchJob(LinklessJob, SlurmJob[Any]):
     """As submitit's."""
 
 
+HOLD_WARNING = "$(env --block-signal=USR1 echo env --block-signal=USR1 2>/dev/null)"
+"""Shell words before a command: the warning of the time limit waits until the program is ready for it, however long it
+takes to start. Empty where ``env`` is older than coreutils 8.31."""
+_KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_TIME_FORMAT")
+
+
+def submit_command(script: str, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The command that submits a script, without what an allocation around it says of tasks and memory.
+
+    sbatch hands its environment on to the job, where srun would take that for options of its own.
+    """
+    left: Sequence[str] = ()
+    if "SLURM_JOB_ID" in environ:
+        outer = ("SLURM_", "SRUN_", "SBATCH_CPU_BIND", "SBATCH_MEM_BIND")
+        left = sorted(name for name in environ if name.startswith(outer) and name not in _KEPT)
+    unset = [f"--unset={name}" for name in left]
+    return [*(["env", *unset] if unset else []), "sbatch", script]
+
+
 class BatchExecutor(submitit.SlurmExecutor):
     """As submitit's, but the batch shell becomes the function's process: signals for the script then reach it.
 
@@ -28,7 +50,10 @@ class BatchExecutor(submitit.SlurmExecutor):
 
     @property
     def _submitit_command_str(self) -> str:
-        return f"exec {super()._submitit_command_str}"
+        return f"exec {HOLD_WARNING} {super()._submitit_command_str}"
+
+    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+        return submit_command(str(submission_file_path))
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         request = self.request
