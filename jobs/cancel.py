@@ -18,6 +18,7 @@ from jobs.record.job_folder import cancelled_text
 from jobs.record.processes import is_alive, job_processes
 from jobs.record.run_json import Job
 from jobs.state.model import RunState
+from jobs.state.poll import dialect_of
 from jobs.state.read import the_run
 from segdist.cli import path_argument, run_command
 from segdist.config import ConfigError
@@ -84,7 +85,8 @@ def _cancel_at_scheduler(run: Path, state: RunState, grace_s: float) -> None:
         print(f"{run}: nothing to cancel, job {', '.join(job.id for job in state.jobs)} has ended")
         return
     _write_request(state.job_folder)
-    cluster = get_scheduler(state.jobs[0].cluster)
+    assert state.spec is not None
+    cluster = get_scheduler(state.spec.cluster, dialect_of(state.spec))
     outputs = {job.id: job.output for job in state.jobs}
     try:
         cluster.cancel(ids, outputs)

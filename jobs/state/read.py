@@ -13,8 +13,9 @@ from jobs.record.entry import Entry
 from jobs.record.job_folder import launcher_log, seconds_between
 from jobs.record.processes import is_alive
 from jobs.record.run_json import Job, JobSpec, Step, read_spec
+from jobs.state.by_hand import holder_at_work
 from jobs.state.model import RunState, State, StepState, derive_states
-from jobs.state.poll import Queue
+from jobs.state.poll import Queue, dialect_of
 from segdist.config import ConfigError
 from segdist.run.folder import RunFolder, StepFolder
 from segdist.run.result import Result, ResultError, read_metrics, utc_now
@@ -42,7 +43,7 @@ def read_run(path: Path, now: str | None = None, queue: Queue | None = None) -> 
     if spec is not None:
         # The jobs first, then their files: what a job leaves behind is there before it ends.
         queue = queue or Queue()
-        queue.expect(spec.jobs)
+        queue.expect(spec.jobs, dialect_of(spec))
         entries = {job.id: queue.entry(job) for job in spec.jobs}
         own = _own_steps(run, spec, entries, now or utc_now())
         lives = [entry.alive for entry in entries.values()]
@@ -60,7 +61,8 @@ def read_runs(paths: Sequence[Path], queue: Queue | None = None) -> list[RunStat
     queue = queue or Queue()
     for path in paths:
         try:
-            queue.expect(read_spec(RunFolder(path).run_json).jobs)
+            spec = read_spec(RunFolder(path).run_json)
+            queue.expect(spec.jobs, dialect_of(spec))
         except ResultError:  # read_run says what is amiss
             continue
     return [read_run(path, queue=queue) for path in paths]
@@ -147,6 +149,9 @@ def _step_without_job(run: RunFolder, folder: StepFolder) -> StepState | None:
     if not (folder.result_json.exists() or folder.config_json.exists()):
         return None
     result, broken = _read_result(folder)
+    holder = None if result is not None or broken else holder_at_work(folder)
+    open_state: State = "running" if holder else "unknown"
+    why = f"{holder} is at work on it" if holder else "no result.json, and no job is known to be at work on it"
     name = folder.path.relative_to(run.path).as_posix()
     progress, _, _ = _progress(folder)
     return StepState(
@@ -154,8 +159,8 @@ def _step_without_job(run: RunFolder, folder: StepFolder) -> StepState | None:
         folder.task,
         folder.name,
         folder,
-        result.status if result else "unknown",
-        result.error if result else broken or "no result.json, and no job is known to be at work on it",
+        result.status if result else open_state,
+        result.error if result else broken or why,
         result,
         result.started_at if result else None,
         result.elapsed_s if result else None,

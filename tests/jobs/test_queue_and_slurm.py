@@ -112,7 +112,7 @@ def test_slurms_times_are_seconds(text: str, seconds: float | None) -> None:
 def test_a_scheduler_is_asked_for_all_jobs_at_once_and_not_too_often(tmp_path: Path) -> None:
     now = [100.0]
     said = Scheduler({"1": Entry("running"), "2": Entry("waiting")})
-    queue = Queue(every_s=10, clock=lambda: now[0], schedulers=lambda name: said)
+    queue = Queue(every_s=10, clock=lambda: now[0], schedulers=lambda *_: said)
     runs = [_write_run(tmp_path / name, [_job(name, "train")], {}).path for name in ("1", "2")]
     states = [run.steps[0].state for run in read_runs(runs, queue)]
     assert states == ["running", "waiting"]
@@ -129,7 +129,7 @@ def test_a_scheduler_is_asked_for_all_jobs_at_once_and_not_too_often(tmp_path: P
 
 
 def _states(run: RunFolder, entries: Mapping[str, Entry]) -> dict[str, tuple[str, str | None]]:
-    state = read_run(run.path, queue=Queue(schedulers=lambda name: Scheduler(entries)))
+    state = read_run(run.path, queue=Queue(schedulers=lambda *_: Scheduler(entries)))
     return {step.step: (step.state, step.error) for step in state.steps}
 
 
@@ -176,7 +176,7 @@ def test_a_long_epoch_shows_how_far_it_has_come(tmp_path: Path, capsys: pytest.C
 
     def shown() -> list[str]:
         return (
-            status_table([read_run(run.path, queue=Queue(schedulers=lambda name: Scheduler(entries)))])
+            status_table([read_run(run.path, queue=Queue(schedulers=lambda *_: Scheduler(entries)))])
             .splitlines()[2]
             .split()
         )

@@ -7,7 +7,8 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
 from jobs.clusters.pbs.dialect import Dialect
-from jobs.clusters.pbs.states import JobState, read_jobs, unknown_ids
+from jobs.clusters.pbs.qstat_text import read_text
+from jobs.clusters.pbs.states import JobState, pbspro_states, read_jobs, unknown_ids
 
 Call = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 _UNKNOWN_JOB, _HAS_FINISHED = 153, 35
@@ -38,12 +39,12 @@ def pbs_id(identifier: str) -> str:
     return f"{number}[{index}]" if index else number
 
 
-def qstat_command(ids: Sequence[str], dialect: Dialect, history: bool = True) -> list[str]:
-    """qstat for these jobs, finished ones too, in a form that programs read."""
+def qstat_command(ids: Sequence[str], dialect: Dialect, history: bool = True, plain: bool = False) -> list[str]:
+    """qstat for these jobs, finished ones too, in a form that programs read, or in OpenPBS' plain text."""
     names = [pbs_id(one) for one in ids]
     if dialect == "torque":
         return ["qstat", "-x", *names]
-    return ["qstat", *(["-x"] if history else []), "-f", "-F", "json", *names]
+    return ["qstat", *(["-x"] if history else []), "-f", *([] if plain else ["-F", "json"]), *names]
 
 
 def query(ids: Sequence[str], dialect: Dialect, run: Call = call) -> Mapping[str, JobState]:
@@ -51,20 +52,28 @@ def query(ids: Sequence[str], dialect: Dialect, run: Call = call) -> Mapping[str
 
     GONE: the server says that it knows the job no more. UNKNOWN: it did not say, so ask again. One unknown id spoils
     the exit code of the whole answer, but not its text: who is unknown is named on stderr. A server without history
-    answers ``-x`` with nothing, so it is asked again without.
+    answers ``-x`` with nothing, so it is asked again without. A job that OpenPBS' JSON does not show whole is looked up
+    in its plain text.
     """
     if not ids:
         return {}
-    done = run(qstat_command(ids, dialect))
+    done, history = run(qstat_command(ids, dialect)), True
     nothing = dialect == "pbspro" and done.returncode == 0 and read_jobs(done.stdout, dialect) is None
     if nothing and re.search("history", done.stderr, re.IGNORECASE):
-        done = run(qstat_command(ids, dialect, history=False))
+        done, history = run(qstat_command(ids, dialect, history=False)), False
     if done.returncode not in (0, _UNKNOWN_JOB, _HAS_FINISHED):
         return dict.fromkeys(ids, JobState("UNKNOWN", _said(done)))
     known = read_jobs(done.stdout, dialect) or {}
     gone = unknown_ids(done.stderr, ids) if done.returncode else set()
+    hidden = [one for one in ids if one not in known and _is_named(one, done.stdout)]
+    if hidden and dialect == "pbspro":
+        known = {**pbspro_states(read_text(run(qstat_command(hidden, dialect, history, plain=True)).stdout)), **known}
     silent = JobState("UNKNOWN", _said(done))
     return {one: known.get(one) or (JobState("GONE") if one in gone else silent) for one in ids}
+
+
+def _is_named(identifier: str, document: str) -> bool:
+    return re.search(rf'"{re.escape(pbs_id(identifier))}(\.[^"]*)?":\s*{{', document) is not None
 
 
 def _said(done: subprocess.CompletedProcess[str]) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from jobs.clusters.pbs.continuation import Continuation
 from jobs.clusters.pbs.dialect import Dialect, find_dialect
 from jobs.clusters.pbs.qstat import Call, call, qstat_command
+from jobs.clusters.pbs.qstat_text import read_json
 from jobs.planning.resources import walltime_seconds
 from segdist.cli import run_command
 from segdist.config import ConfigError, require
@@ -43,11 +44,7 @@ def resources_of(text: str, dialect: Dialect) -> dict[str, str]:
             found = {child.tag: child.text or "" for child in job.iterfind("Resource_List/*")}
             found["queue"] = job.findtext("queue") or ""
     else:
-        try:
-            jobs = json.loads(text).get("Jobs") or {}
-        except (ValueError, AttributeError):
-            jobs = {}
-        for values in jobs.values():
+        for values in (read_json(text) or {}).values():
             found = {name: str(value) for name, value in values.get("Resource_List", {}).items()}
             found["queue"] = str(values.get("queue", ""))
     return {name: value for name, value in found.items() if name in (*_ASKED[dialect], "queue") and value}

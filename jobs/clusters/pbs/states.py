@@ -5,14 +5,15 @@ The words are Slurm's, as submitit asks for: anything but PENDING, RUNNING, COMP
 
 from __future__ import annotations
 
-import json
 import re
+import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from jobs.clusters.pbs.dialect import Dialect
+from jobs.clusters.pbs.qstat_text import read_json
 from segdist.launch.pbs_job import short_id
 
 ENDS = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "GONE")
@@ -21,6 +22,7 @@ _STATES = {
     "R": "RUNNING", "B": "RUNNING", "S": "RUNNING", "U": "RUNNING", "E": "COMPLETING", "M": "UNKNOWN",
 }  # fmt: skip
 _FINISHED = ("F", "C", "X")
+_AT_WORK = ("R", "E")
 
 _PBSPRO_ENDS = {-29: "TIMEOUT", -14: "NODE_FAIL", -20: "NODE_FAIL"}
 _TORQUE_ENDS = {-11: "TIMEOUT"}
@@ -49,20 +51,25 @@ def read_jobs(text: str, dialect: Dialect) -> dict[str, JobState] | None:
     """The jobs in qstat's answer by short id (``2``, ``47_3``), or None where it is no answer."""
     if dialect == "torque":
         return _read_xml(text)
-    try:
-        document = json.loads(text)
-    except ValueError:
-        return None
-    jobs = document.get("Jobs") if isinstance(document, dict) else None
-    if not isinstance(jobs, Mapping):
-        return None
-    return {short_id(name): pbspro_state(values) for name, values in jobs.items()}
+    jobs = read_json(text)
+    return None if jobs is None else pbspro_states(jobs)
+
+
+def pbspro_states(jobs: Mapping[str, Any]) -> dict[str, JobState]:
+    """The jobs that OpenPBS described, by short id; what has no state is no description of a job."""
+    whole = {name: values for name, values in jobs.items() if values.get("job_state") and re.match(r"\d", name)}
+    return {short_id(name): pbspro_state(values) for name, values in whole.items()}
+
+
+def host_names(exec_host: str) -> str:
+    """``n3/0-1+n2/0*4`` is ``n3,n2``: the nodes of a job, in its order."""
+    return ",".join(dict.fromkeys(part.partition("/")[0] for part in exec_host.split("+") if part))
 
 
 def pbspro_state(values: Mapping[str, Any]) -> JobState:
     """One entry of OpenPBS' JSON. Exit_status counts in a final state only: a requeued job in Q still has one."""
     letter = str(values.get("job_state", ""))
-    hosts = str(values.get("exec_host", ""))
+    hosts = host_names(str(values.get("exec_host", "")))
     used = values.get("resources_used")
     elapsed = _seconds(str(used.get("walltime", ""))) if isinstance(used, Mapping) else None
     runs = int(values.get("run_count", 0) or 0)
@@ -93,11 +100,12 @@ def _read_xml(text: str) -> dict[str, JobState] | None:
     return found
 
 
-def torque_state(values: Mapping[str, str]) -> JobState:
+def torque_state(values: Mapping[str, str], now: Callable[[], float] = time.time) -> JobState:
     """One job of Torque's XML; times are seconds since 1970."""
-    letter, hosts = values.get("job_state", ""), values.get("exec_host", "")
+    letter, hosts = values.get("job_state", ""), host_names(values.get("exec_host", ""))
     start, end = values.get("start_time", ""), values.get("comp_time", "")
-    elapsed = float(end) - float(start) if start.isdecimal() and end.isdecimal() else None
+    until = float(end) if end.isdecimal() else now() if letter in _AT_WORK else None
+    elapsed = max(0.0, until - float(start)) if start.isdecimal() and until is not None else None
     if letter not in _FINISHED:
         return JobState(_STATES.get(letter, "UNKNOWN"), values.get("comment", ""), None, hosts, elapsed)
     text = values.get("exit_status", "")

@@ -101,7 +101,7 @@ def test_ids_have_servers_and_brackets() -> None:
 
 def test_numbers_in_the_json_do_no_harm() -> None:
     text = document(j2={"job_state": "R", "Variable_List": {"A": 7}, "exec_host": "n1/0", "run_count": 2})
-    assert read_jobs(text, "pbspro") == {"2": JobState("RUNNING", "", None, "n1/0", None, 2)}
+    assert read_jobs(text, "pbspro") == {"2": JobState("RUNNING", "", None, "n1", None, 2)}
 
 
 def test_all_jobs_are_asked_for_in_one_call() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+from qstat_json import print_json
 from store import Job, Store, key_of, schedule
 
 
@@ -84,7 +84,7 @@ def _openpbs(store: Store, identifiers: list[str], history: bool, full: bool, as
 
 def _document(store: Store, jobs: dict[str, Any]) -> str:
     head = {"timestamp": int(time.time()), "pbs_version": "23.06.06", "pbs_server": store.server}
-    return json.dumps({**head, "Jobs": jobs} if jobs else head, indent=4)
+    return print_json({**head, "Jobs": jobs} if jobs else head)
 
 
 def _attributes(store: Store, job: Job) -> dict[str, Any]:
@@ -95,7 +95,8 @@ def _attributes(store: Store, job: Job) -> dict[str, Any]:
             "select": "1:ncpus=1", "place": "scatter" if job["scatter"] else "pack", **job["resources"],
             "walltime": _clock(job["walltime"]), "nodect": len(job["chunks"]),
         },
-        "Variable_List": {name: int(text) if text.isdecimal() else text for name, text in job["variables"].items()},
+        "Variable_List": {name: text.replace("\\", "\\\\") for name, text in job["variables"].items()},
+        "Submit_arguments": job["submit_arguments"],
     }  # fmt: skip
     if job["comment"] and job["state"] in "QH":
         values["comment"] = job["comment"]
@@ -136,7 +137,7 @@ def _element(store: Store, job: Job) -> str:
     values = {"Job_Id": f"{job['key']}.{store.server}", "Job_Name": job["name"], "job_state": job["state"],
               "queue": "batch"}  # fmt: skip
     if job["nodes"]:
-        values["exec_host"] = "+".join(f"{node['name']}/0" for node in job["nodes"])
+        values["exec_host"] = "+".join(f"{node['name']}/{_cores(node['lines'])}" for node in job["nodes"])
         values["start_time"] = str(int(job["start"]))
     if "exit_status" in job:
         values["exit_status"] = str(job["exit_status"])
@@ -148,6 +149,10 @@ def _element(store: Store, job: Job) -> str:
 
 def _children(values: dict[str, str]) -> str:
     return "".join(f"<{name}>{escape(text)}</{name}>" for name, text in values.items())
+
+
+def _cores(lines: int) -> str:
+    return "0" if lines == 1 else f"0-{lines - 1}"
 
 
 def _clock(seconds: int) -> str:

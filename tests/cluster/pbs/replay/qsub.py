@@ -106,6 +106,7 @@ def make_job(store: Store, number: int, words: list[str]) -> Job:
         "chunks": _chunks(store, resources), "scatter": store.torque or "scatter" in resources.get("place", ""),
         "walltime": _seconds(resources.get("walltime", store.config["default_walltime"])),
         "umask": attributes.get("umask", "077"), "depend": attributes.get("depend", ""), "stuck": False,
+        "submit_arguments": " ".join(words),
         "variables": _variables(options.get("v", []), "V" in options), "workdir": str(Path.cwd()),
         "cwd": str(Path(options["d"][-1]).absolute()) if "d" in options else store.config["home"],
         "arguments": shlex.split(options["F"][-1]) if "F" in options else [],
