@@ -40,8 +40,8 @@ def tune(context: RankContext, config: TuneConfig) -> dict[str, Any]:
     key = profile_key(cpu, cores, work)
     path = profile_path(profiles_folder(config.runtime.profiles), key)
     load = foreign_load()
-    if load > BUSY:
-        context.warn(f"other programs take {100 * load:.0f} % of the cores: tune again when the machine is idle")
+    if busy := busy_text(load):
+        context.warn(busy)
     libraries = [name for name in ("tcmalloc", "jemalloc") if find_allocator(name) is not None]
     has_compiler = shutil.which(os.environ.get("CXX", "g++")) is not None
     space = Space(cpu, cores, cfg.batch, ("tuned", *libraries, "glibc"), has_ipex, has_compiler)
@@ -57,14 +57,16 @@ def tune(context: RankContext, config: TuneConfig) -> dict[str, Any]:
     assert isinstance(runner, StepRanks)
     passes = runner.ask("inference")
     runner.close()
-    busy = load > BUSY or foreign_load() > BUSY
+    busy_after = busy_text(foreign_load())
+    if busy_after and not busy:
+        context.warn(busy_after)
     profile = Profile(
         key,
         found.choices,
         round(found.step_s, 4),
         tuple(trial.row() for trial in found.trials),
         min(("channels_last", "contiguous"), key=lambda name: float(passes[name])),
-        busy,
+        bool(busy or busy_after),
         utc_now(),
         found.complete,
         {"cpu": cpu.model, "isa": cpu.isa, "memory_gb": round(psutil.virtual_memory().total / 1e9, 1)},
@@ -81,9 +83,16 @@ def tune(context: RankContext, config: TuneConfig) -> dict[str, Any]:
         "step_s": profile.step_s,
         "images_per_s": round(cfg.batch / found.step_s, 3),
         "complete": found.complete,
-        "busy": busy,
+        "busy": profile.busy,
         "trials": list(profile.trials),
     }
+
+
+def busy_text(load: float) -> str:
+    """What to say of a machine of whose cores others take this part; empty where it is as good as idle."""
+    if load <= BUSY:
+        return ""
+    return f"other programs take {100 * load:.0f} % of the cores: tune again when the machine is idle"
 
 
 def table(found: Found) -> list[str]:

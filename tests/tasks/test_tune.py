@@ -11,6 +11,7 @@ import pytest
 
 from segdist.machine.profile import read_profile
 from segdist.run.folder import RunFolder
+from segdist.tasks.tune import busy_text
 
 pytestmark = pytest.mark.slow  # starts many processes
 
@@ -91,6 +92,11 @@ def _steps_of(launcher):
     """Handles of the processes that do steps, among what a launcher has started."""
     found = psutil.Process(launcher.pid).children(recursive=True)
     return [os.pidfd_open(child.pid) for child in found if "segdist.tuning.step_rank" in child.cmdline()]
+
+
+def test_a_machine_that_is_busy_is_said_to_be():
+    assert busy_text(0.1) == ""
+    assert busy_text(0.5) == "other programs take 50 % of the cores: tune again when the machine is idle"
 
 
 def test_two_ranks_are_refused(run_python, tmp_path):
