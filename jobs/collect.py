@@ -243,7 +243,7 @@ def collect(runs: Sequence[Path], form: str, out: Path | None) -> None:
     if out is None:
         sys.stdout.write(text)
     else:
-        write_atomic(out, text.encode())
+        write_atomic(out, text.encode(errors="replace"))
         print(f"{form}: {out}")
 
 
@@ -257,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", type=path_argument, metavar="FILE", help="write here instead of printing (tensorboard: a folder)"
     )
     args = parser.parse_args(argv)
-    return run_command(lambda: collect(args.runs, args.format, args.out))
+    return run_command(lambda: collect(args.runs, args.format, args.out), output_is_result=True)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{step.label} failed: {step.last_error_line}; see {step.launcher_log}", file=sys.stderr)
 
     try:
-        return run_command(body)
+        return run_command(body, output_is_result=True)
     except KeyboardInterrupt:
         print("stopped following; the job goes on", file=sys.stderr)
         return 130

@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(status_table(runs))
 
-    return run_command(body)
+    return run_command(body, output_is_result=True)
 
 
 if __name__ == "__main__":

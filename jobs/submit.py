@@ -19,7 +19,7 @@ from jobs.planning.names import check_folder_name
 from jobs.planning.new_spec import new_spec, with_slot
 from jobs.planning.resources import Profile
 from jobs.planning.steps import Commands, Steps, plan
-from jobs.planning.submissions import SUBMISSIONS, Submission
+from jobs.planning.submissions import SUBMISSIONS, Submission, TuneSubmission
 from jobs.planning.sweep import check_sweep
 from jobs.record.job_folder import cancelled_text
 from jobs.record.run_json import Job, JobSpec, PlannedRun, write_spec
@@ -27,6 +27,7 @@ from jobs.render.plan import describe, describe_config
 from jobs.state.checks import check_free, check_model
 from segdist.cli import run_command
 from segdist.config import ConfigError, require
+from segdist.run.file_system import replace_file
 from segdist.run.folder import RunFolder
 
 HELP = """\
@@ -79,8 +80,9 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
     for each in plans:
         check_model(task, each.submission, each.run)
         each.going_on.extend(check_free(each.run, each.steps))
-        with named(each.run.name if swept else ""):
-            preflight(each.submission, size)
+        if not isinstance(each.submission, TuneSubmission):
+            with named(each.run.name if swept else ""):
+                preflight(each.submission, size)
     _describe_all(plans, cluster, why, profile)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     made_by = ("python", "-m", "jobs.submit", *(word for word in argv if word != "--dry-run"))
@@ -224,7 +226,7 @@ def _write(plan_: _Plan, spec: JobSpec) -> None:
         if step.step not in plan_.going_on:
             folder.metrics_jsonl.unlink(missing_ok=True)
         for log in folder.logs.glob("*.log"):
-            log.replace(log.with_name(f"{log.name}.1"))
+            replace_file(log, log.with_name(f"{log.name}.1"))
         if config is not None:
             folder.write_config(config)
     write_spec(plan_.run.run_json, spec)

@@ -10,11 +10,14 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import NoReturn
 
 from segdist.cli import parse, run_command
-from segdist.config import TASKS, ConfigError, TaskConfig, TrainConfig
+from segdist.config import TASKS, ConfigError, TaskConfig, TrainConfig, TuneConfig
+from segdist.machine.start import needs_restart, prepare_start, restart_process
 from segdist.run.exit_codes import USAGE_ERROR
+from segdist.run.folder import RunFolder
 from segdist.system.affinity import pin_cores
 from segdist.system.ranks import RankError, detect_ranks
 from segdist.system.signal_pipe import remember_signals
@@ -23,8 +26,11 @@ from segdist.system.signals import StopFlag, ignore_walltime_warning
 _USAGE = f"usage: python -m segdist {{{','.join(TASKS)}}} [--help] [--config FILE] [options]"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one rank; returns its exit code (0 done, 2 bad input, 3 goal missed, 75 to be continued, 1 anything else)."""
+def main(argv: Sequence[str] | None = None, may_restart: bool = False) -> int:
+    """Run one rank; returns its exit code (0 done, 2 bad input, 3 goal missed, 75 to be continued, 1 anything else).
+
+    ``may_restart``: whether this process is the rank's own, and may start anew with another allocator.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] in (["-h"], ["--help"]):
         print(_USAGE + "\n" + (__doc__ or ""))
@@ -33,11 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{_USAGE}\nerror: task {arguments[:1]}: known are {', '.join(TASKS)}", file=sys.stderr)
         return USAGE_ERROR
     task = arguments[0]
-    return run_command(lambda: run_rank(task, parse(TASKS[task], arguments[1:], f"python -m segdist {task}")))
+    parsed = partial(parse, TASKS[task], arguments[1:], f"python -m segdist {task}")
+    return run_command(lambda: run_rank(task, parsed(), may_restart), encoding="utf-8")
 
 
-def run_rank(task: str, config: TaskConfig) -> int:
-    """Take over the signals, pin this rank to its cores, then load torch and run the task."""
+def run_rank(task: str, config: TaskConfig, may_restart: bool = False) -> int:
+    """Take over the signals, choose the allocator, pin this rank to its cores, then load torch and run the task."""
     stop = StopFlag()
     if isinstance(config, TrainConfig):
         stop.install()
@@ -51,10 +58,17 @@ def run_rank(task: str, config: TaskConfig) -> int:
         raise ConfigError(str(error)) from error
     if ranks.world > 1:  # oneCCL takes every rank for a local one where these are not set
         os.environ.update(LOCAL_RANK=str(ranks.local_rank), LOCAL_WORLD_SIZE=str(ranks.local_world))
-    cores = pin_cores(ranks.local_rank, ranks.local_world, config.runtime.threads)
+    start = prepare_start(config, ranks, RunFolder(config.run).step_of(config), os.environ)
+    variables = needs_restart(start, os.environ) if may_restart else {}
+    if variables:
+        restart_process(variables, [sys.executable, *sys.orig_argv[1:]])
+    for name, value in start.environment().items():
+        os.environ.setdefault(name, value)
+    threads = 0 if isinstance(config, TuneConfig) else config.runtime.threads
+    cores = pin_cores(ranks.local_rank, ranks.local_world, threads)
     from segdist.tasks.frame import run_task
 
-    return run_task(task, config, ranks, cores, stop)
+    return run_task(task, config, ranks, cores, stop, start)
 
 
 def end_process(code: int) -> NoReturn:
@@ -73,4 +87,4 @@ def end_process(code: int) -> NoReturn:
 
 if __name__ == "__main__":
     remember_signals((signal.SIGUSR1,))
-    end_process(main())
+    end_process(main(may_restart=True))

@@ -17,6 +17,8 @@ from typing import Any, NoReturn, TypeVar
 
 from segdist.config import ConfigError, conform, expand_home, read_text, read_toml, require, settle
 from segdist.run.exit_codes import USAGE_ERROR
+from segdist.run.files import explain
+from segdist.system.output import OUTPUT_NAME, STDOUT, prepare_output
 
 T = TypeVar("T")
 
@@ -105,13 +107,35 @@ def path_argument(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def run_command(body: Callable[[], int | None]) -> int:
-    """Run a command's body; turn :class:`ConfigError` into one line on stderr and exit code 2."""
+def run_command(body: Callable[[], int | None], output_is_result: bool = False, encoding: str | None = None) -> int:
+    """Run a command's body; what is refused, or what the storage refuses, is one line on stderr.
+
+    Args:
+        body: the work; returns the exit code, or None for 0.
+        output_is_result: whether the command is for what it prints: then a stdout that cannot be written is an error.
+        encoding: of output that is no terminal.
+
+    Returns:
+        the exit code: 2 for a :class:`ConfigError`, 1 for an OSError.
+    """
+    prepare_output(lasting=not output_is_result, encoding=encoding)
     try:
-        return body() or 0
+        code = body() or 0
+        sys.stdout.flush()
+        return code
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_ERROR
     except BrokenPipeError:  # as in `… | head`: who read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 128 + signal.SIGPIPE
+    except OSError as error:  # of the storage, mostly: it names its file
+        if error.filename == OUTPUT_NAME:
+            _drop_output()
+        print(f"error: {explain(error)}; mend the storage, or what keeps this user from it", file=sys.stderr)
+        return 1
+
+
+def _drop_output() -> None:
+    """Let the interpreter's end find nothing that it could not write."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)

@@ -12,8 +12,18 @@ from segdist.config.files import read_text, read_toml, to_plain
 from segdist.config.quantization import QuantizationConfig
 from segdist.config.runtime import RuntimeConfig
 from segdist.config.settle import expand_home, settle
-from segdist.config.tasks import TASKS, EvaluateConfig, PipelineConfig, QuantizeConfig, TaskConfig, TrainConfig, task_of
+from segdist.config.tasks import (
+    TASKS,
+    EvaluateConfig,
+    PipelineConfig,
+    QuantizeConfig,
+    TaskConfig,
+    TrainConfig,
+    TuneConfig,
+    task_of,
+)
 from segdist.config.training import TrainingConfig
+from segdist.config.tuning import TuningConfig
 from segdist.config.values import (
     INT8_SUFFIX,
     SCENES,
@@ -46,6 +56,8 @@ __all__ = [
     "TaskConfig",
     "TrainConfig",
     "TrainingConfig",
+    "TuneConfig",
+    "TuningConfig",
     "check_inference_mode",
     "conform",
     "expand_home",

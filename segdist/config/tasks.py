@@ -10,6 +10,7 @@ from segdist.config.evaluation import EvaluationConfig
 from segdist.config.quantization import QuantizationConfig
 from segdist.config.runtime import RuntimeConfig
 from segdist.config.training import TrainingConfig
+from segdist.config.tuning import TuningConfig
 from segdist.config.values import INT8_SUFFIX, STRIDE, PathText, check_run, parse_size, require
 
 
@@ -88,6 +89,22 @@ class QuantizeConfig:
 
 
 @dataclass(frozen=True)
+class TuneConfig:
+    """Time real training steps on this node with each way to run them, and remember the fastest (its profile)."""
+
+    run: PathText = ""
+    """Run folder; the profile itself is kept where all runs find it (--profiles)."""
+    overwrite: bool = False
+    """Replace an earlier result of this step."""
+    net: NetConfig = field(default_factory=NetConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        check_run(self.run)
+
+
+@dataclass(frozen=True)
 class PipelineConfig:
     """train, evaluate, quantize, evaluate the int8 model, write the report; a failed step stops those after it."""
 
@@ -118,15 +135,16 @@ class PipelineConfig:
         return QuantizeConfig(self.run, None, self.overwrite, self.dataset, self.quantization, self.runtime)
 
 
-TaskConfig = TrainConfig | EvaluateConfig | QuantizeConfig
-TASKS: dict[str, type[TrainConfig] | type[EvaluateConfig] | type[QuantizeConfig]] = {
+TaskConfig = TrainConfig | EvaluateConfig | QuantizeConfig | TuneConfig
+TASKS: dict[str, type[TrainConfig] | type[EvaluateConfig] | type[QuantizeConfig] | type[TuneConfig]] = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "quantize": QuantizeConfig,
+    "tune": TuneConfig,
 }
 """The tasks a rank can run, by the name they have on the command line."""
 
 
 def task_of(config: TaskConfig) -> str:
-    """The task of a config: ``train``, ``evaluate`` or ``quantize``."""
+    """The task of a config: ``train``, ``evaluate``, ``quantize`` or ``tune``."""
     return next(task for task, cls in TASKS.items() if isinstance(config, cls))

@@ -84,10 +84,16 @@ if rank == 0:
 
 def test_usr1_waits_until_a_rank_that_is_only_starting_has_its_handler(tmp_path: Path) -> None:
     script = """
+import threading
+came = threading.Event()
+def handle(*_):
+    ready("has USR1")
+    came.set()
 ready()
 wait_for_go(rank)
-signal.signal(signal.SIGUSR1, lambda *_: ready("has USR1"))
+signal.signal(signal.SIGUSR1, handle)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+came.wait(60)
 if rank == 0:
     write_result()
 """

@@ -6,9 +6,15 @@ import math
 from typing import Any
 
 import submitit
+from submitit.slurm.slurm import SlurmJob
 
 from jobs.clusters.directives import finish_script
 from jobs.clusters.request import Request
+from jobs.clusters.submission_file import LinklessJob
+
+
+class BatchJob(LinklessJob, SlurmJob[Any]):
+    """As submitit's."""
 
 
 class BatchExecutor(submitit.SlurmExecutor):
@@ -18,6 +24,7 @@ class BatchExecutor(submitit.SlurmExecutor):
     """
 
     request: Request
+    job_class = BatchJob
 
     @property
     def _submitit_command_str(self) -> str:

@@ -9,9 +9,9 @@ import json
 import multiprocessing
 import os
 import re
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from PIL import Image
 from segdist.config import ConfigError, settle
 from segdist.data.scenes.labels import RARE_GROUPS
 from segdist.data.scenes.painter import paint_scene
+from segdist.system.output import prepare_output
 
 GENERATOR = 1
 """Version of the painter: raise it when the same seed paints other pixels than before."""
@@ -228,14 +229,16 @@ def _write(config: ScenesConfig) -> Path:
     """Paint the set into a temporary sibling of the target, then move it into place."""
     out = config.out
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    partial = out.with_name(f".{out.name}.partial-{secrets.token_hex(8)}")
+    partial.mkdir()
     try:
-        partial.chmod(0o755)
         jobs = _jobs(config, partial)
         cores = config.workers or len(os.sched_getaffinity(0))
         _paint_all(jobs, min(cores, -(-len(jobs) // 4)))
         (partial / RECORD).write_text(json.dumps(config.record(), indent=2) + "\n", encoding="utf-8")
         try:
+            if out.is_dir() and not any(out.iterdir()):
+                out.rmdir()  # not every file system puts a folder in an empty one's place
             partial.rename(out)
         except OSError:
             # Another process was faster. Its set must be the one asked for; anything else is refused.
@@ -250,6 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0 when the set is there, 2 for options or a folder that cannot be used."""
     import tyro
 
+    prepare_output()
     config = tyro.cli(ScenesConfig, args=argv, prog="python -m segdist.data.scenes")
     try:
         write_scenes(settle(config))
