@@ -19,11 +19,12 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from jobs.clusters.pbs.arguments import split_args
 from jobs.clusters.pbs.continuation import Continuation
 from jobs.clusters.pbs.dialect import Dialect, find_dialect
 from jobs.clusters.pbs.qstat import Call, call, qstat_command
 from jobs.clusters.pbs.qstat_text import read_json
-from jobs.planning.resources import walltime_seconds
+from jobs.clusters.pbs.resources import clock_seconds
 from segdist.cli import run_command
 from segdist.config import ConfigError, require
 from segdist.launch.pbs_job import JOB_END, short_id
@@ -94,7 +95,8 @@ def run(
     code = _launch([*launcher, *words], {**environ, **more})
     if code != TO_BE_CONTINUED:
         return code
-    saved.write_text(without_resources(saved.read_text(encoding="utf-8")), encoding="utf-8")
+    script_text = saved.read_text(encoding="utf-8", errors="surrogateescape")  # a copy may be in another encoding
+    saved.write_text(without_resources(script_text), encoding="utf-8", errors="surrogateescape")
     done = qsub(again_command(saved, resources, environ["PBS_JOBID"], first))
     if done.returncode:
         print(f"error: saved, but cannot be continued: {done.stderr.strip()}; submit it again", file=sys.stderr)
@@ -124,7 +126,7 @@ def _end(resources: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, 
     """When the job will end. It has begun a moment ago; Torque says its walltime in the environment too."""
     text = resources.get("walltime", "")
     if text:
-        return {JOB_END: str(int(time.time()) + (int(text) if text.isdecimal() else walltime_seconds(text)))}
+        return {JOB_END: str(int(time.time()) + clock_seconds(text))}
     if environ.get("PBS_WALLTIME", "").isdecimal():
         return {JOB_END: str(int(time.time()) + int(environ["PBS_WALLTIME"]))}
     print("warning: the walltime is not known: training will not save before it", file=sys.stderr)
@@ -145,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if words else 2
-    return run_command(lambda: run(Path(words[0]), words[1:], os.environ))
+    return run_command(lambda: run(Path(words[0]), split_args(words[1:]), os.environ))
 
 
 if __name__ == "__main__":

@@ -75,6 +75,22 @@ def clock(seconds: int) -> str:
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
+def clock_seconds(text: str) -> int:
+    """Seconds of a time as PBS has it: ``[[HH:]MM:]SS``, with a fraction or without.
+
+    Raises:
+        ConfigError: for another form.
+    """
+    require(
+        re.fullmatch(r"(\d{1,9}:){0,2}\d{1,9}(\.\d+)?", text, re.ASCII) is not None,
+        f"walltime {text!r}: PBS has times as HH:MM:SS, MM:SS or SS; submit again with -l walltime=06:00:00",
+    )
+    seconds = 0
+    for part in text.partition(".")[0].split(":"):
+        seconds = seconds * 60 + int(part)
+    return seconds
+
+
 def depend(ids: Sequence[str], always: bool, array: bool, dialect: Dialect) -> str:
     """The value of ``-W depend=``.
 
