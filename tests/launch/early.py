@@ -1,4 +1,4 @@
-"""Real launchers, ranks and runners, but for torch: the task only waits until it is asked to stop, and has then saved."""
+"""Real launchers, ranks and runners, but for torch: the task only waits to be asked to stop, and has then saved."""
 
 from __future__ import annotations
 

@@ -94,7 +94,8 @@ def test_a_script_by_hand_saves_where_the_warning_comes_while_python_starts(tmp_
         text=True,
     )
     try:
-        while process.poll() is None and "python" not in Path(f"/proc/{process.pid}/comm").read_text():
+        python = os.fsencode(f"{sys.executable}\0-m\0segdist.launch\0")  # and bash and env no more
+        while process.poll() is None and not Path(f"/proc/{process.pid}/cmdline").read_bytes().startswith(python):
             os.sched_yield()
         process.send_signal(signal.SIGUSR1)
         output = process.communicate(timeout=120)[0]
