@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None, rank_command: Sequence[str] = RANK_C
         prog = f"python -m segdist.launch {task}"
         config: TaskConfig | PipelineConfig = parse(LAUNCHED[task], task_options, prog)
         require(bool(config.run), '--run "": must name the run folder; add for example --run runs/first')
-        allocation = THIS_MACHINE if options.starter == "local" else detect_allocation(os.environ)
+        allocation = _allocation_of(options, config)
         require(
             options.starter != "srun" or allocation.scheduler == "slurm",
             "--starter srun: needs a Slurm job around it; use sbatch or salloc, or --starter local",
@@ -137,7 +137,36 @@ def main(argv: Sequence[str] | None = None, rank_command: Sequence[str] = RANK_C
                 )
         return run_step(options, config, [task, *task_options], allocation, rank_command)
 
-    return run_command(body)
+    def report_storage() -> int:
+        try:
+            return body()
+        except BrokenPipeError:
+            raise
+        except OSError as problem:
+            raise ConfigError(
+                f"{problem.filename or 'the run folder'}: {problem.strerror or problem}; mend that, or give a --run "
+                "folder that you may read and write"
+            ) from problem
+
+    return run_command(report_storage)
+
+
+def _allocation_of(options: argparse.Namespace, config: TaskConfig | PipelineConfig) -> Allocation:
+    """The job around this process; where it cannot be read, the first step has failed, and has a result that says so.
+
+    Raises:
+        ConfigError: where it cannot be read.
+    """
+    if options.starter == "local":
+        return THIS_MACHINE
+    try:
+        return detect_allocation(os.environ)
+    except ConfigError as refused:
+        run = RunFolder(config.run)
+        step = run.step("train") if isinstance(config, PipelineConfig) else run.step_of(config)
+        if not step.result_json.exists():
+            record_failure(step, str(refused), utc_now(), 0.0, step.rank_log(0), THIS_MACHINE)
+        raise
 
 
 def run_step(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from segdist.config import ConfigError
+from segdist.run.lease_owner import restarts
 from segdist.run.result import job_environment
 
 _FIRST_PORT, _PORTS = 10_000, 20_000
@@ -56,12 +57,12 @@ def slurm_allocation(environ: Mapping[str, str]) -> Allocation | None:
     An element of an array is called ``ARRAY_INDEX``, as squeue does.
 
     Raises:
-        ConfigError: for a node list that cannot be read.
+        ConfigError: for a node list or a number that cannot be read.
     """
     if "SLURM_JOB_ID" not in environ or "SLURM_JOB_NODELIST" not in environ:
         return None
     job_id = environ["SLURM_JOB_ID"]
-    if "SLURM_ARRAY_JOB_ID" in environ:
+    if "SLURM_ARRAY_JOB_ID" in environ and "SLURM_ARRAY_TASK_ID" in environ:
         job_id = f"{environ['SLURM_ARRAY_JOB_ID']}_{environ['SLURM_ARRAY_TASK_ID']}"
     # SLURM_NTASKS_PER_NODE may be that of an allocation around this job; the other is this job's own, always.
     tasks = environ.get("SLURM_TASKS_PER_NODE", environ.get("SLURM_NTASKS_PER_NODE", ""))
@@ -69,7 +70,7 @@ def slurm_allocation(environ: Mapping[str, str]) -> Allocation | None:
     return Allocation(
         "slurm",
         job_id,
-        int(environ.get("SLURM_RESTART_COUNT", "0")),
+        restarts(environ, "SLURM_RESTART_COUNT"),
         expand_hosts(environ["SLURM_JOB_NODELIST"]),
         int(per_node.pop()) if len(per_node) == 1 else None,
         tasks if len(per_node) > 1 else "",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from segdist.config import ConfigError, require
 from segdist.launch.allocation import Allocation
 from segdist.launch.console import log_line
+from segdist.run.lease_owner import restarts
 from segdist.system.procfs import ReadText, read_text
 
 JOB_END = "SEGDIST_JOB_END"
@@ -60,7 +61,7 @@ def pbs_allocation(environ: Mapping[str, str], read: ReadText = read_text) -> Al
     return Allocation(
         "pbs",
         environ.get("SEGDIST_JOB_ID") or short_id(environ["PBS_JOBID"]),
-        int(environ.get("SEGDIST_RESTART") or 0),
+        restarts(environ),
         tuple(dict.fromkeys(lines)),
         lines.count(lines[0]),
     )

@@ -141,6 +141,8 @@ def detect_allocation(environ: Mapping[str, str], read: ReadText = read_text) ->
     Raises:
         ConfigError: where this process is one of several tasks of a job step: it would start the ranks several times.
     """
+    if environ.get("SEGDIST_JOB_CLUSTER") == "local":  # a job of this machine, whatever is around it
+        return THIS_MACHINE
     allocation = slurm_allocation(environ)
     if allocation is None:
         return pbs_allocation(environ, read) or THIS_MACHINE

@@ -53,15 +53,15 @@ class LeaseOwner:
         return f"{who} (restart {self.restart}) on {self.host}, pid {self.pid}"
 
 
-def restarts(environ: Mapping[str, str]) -> int:
-    """How often this job was restarted: ``SEGDIST_RESTART``, 0 where it is not set.
+def restarts(environ: Mapping[str, str], name: str = "SEGDIST_RESTART") -> int:
+    """How often this job was restarted, by the variable of that name; 0 where it is not set or empty.
 
     Raises:
         ConfigError: for a value that is no whole number.
     """
-    text = environ.get("SEGDIST_RESTART", "0")
+    text = environ.get(name) or "0"
     if not text.isdecimal():
-        raise ConfigError(f"SEGDIST_RESTART={text!r}: must be a whole number, 0 or more; unset it")
+        raise ConfigError(f"{name}={text!r}: must be a whole number, 0 or more; unset it")
     return int(text)
 
 

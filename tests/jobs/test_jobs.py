@@ -14,8 +14,10 @@ import pytest
 
 from jobs.clusters import local
 from jobs.record.job_folder import launcher_log
-from jobs.runner.run import finalize_step
+from jobs.record.run_json import read_spec
+from jobs.runner.run import _run_step, _Stop, finalize_step
 from segdist.run.folder import RunFolder
+from segdist.run.lease import acquire
 from segdist.run.result import Result, Status
 
 from .conftest import COMMANDS, Cluster, wait_until
@@ -215,3 +217,20 @@ def test_a_cluster_that_does_not_take_the_job_is_an_error(
     assert cluster.submit("train", "--run", "r") == 1
     err = capsys.readouterr().err
     assert err.startswith("error: submitit did not start the job: no output; see ")
+
+
+def test_a_job_that_is_refused_a_step_leaves_the_files_of_the_one_at_work(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = RunFolder("r").step("train")
+    assert cluster.submit("train", "--run", "r", "--wait", stand_in="train=bad launch") == 2
+    step.result_json.unlink()
+    held = acquire(step, {"SEGDIST_JOB_ID": "7", "SEGDIST_JOB_CLUSTER": "slurm"})
+    code, error = _run_step(
+        RunFolder("r"), read_spec(Path("r/run.json")), read_spec(Path("r/run.json")).steps[0],
+        {"cluster": "slurm", "id": "8"}, _Stop(),
+    )  # fmt: skip
+    held.release()
+    assert (code, error) == (2, "error: no such interface")
+    assert "job 7 of slurm (restart 0)" in capsys.readouterr().out
+    assert not step.result_json.exists()
