@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import submitit
@@ -10,11 +12,15 @@ from submitit.slurm.slurm import SlurmJob
 
 from jobs.clusters.directives import finish_script
 from jobs.clusters.request import Request
-from jobs.clusters.submission_file import LinklessJob
+from jobs.clusters.submission_file import LinklessPaths
 
 
-class BatchJob(LinklessJob, SlurmJob[Any]):
-    """As submitit's."""
+class BatchJob(SlurmJob[Any]):
+    """As submitit's, without a symbolic link."""
+
+    def __init__(self, folder: Path | str, job_id: str, tasks: Sequence[int] = (0,)) -> None:
+        super().__init__(folder, job_id, tasks)
+        self._paths = LinklessPaths(folder, job_id=job_id, task_id=self.task_id)
 
 
 class BatchExecutor(submitit.SlurmExecutor):
