@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 import signal
 import sys
@@ -24,6 +23,7 @@ from segdist.config import ConfigError
 from segdist.run.files import write_json
 from segdist.run.result import utc_now
 from segdist.system.plural import count_noun
+from segdist.system.user import user_name
 
 GRACE_S = 20.0
 _POLL_S = 0.1
@@ -74,7 +74,7 @@ def _cancel_submission(run: Path, state: RunState) -> None:
 
 def _write_request(job_folder: Path) -> None:
     if cancelled_text(job_folder) is None:
-        write_json(job_folder / "cancel.json", {"by": getpass.getuser(), "at": utc_now()})
+        write_json(job_folder / "cancel.json", {"by": user_name(), "at": utc_now()})
 
 
 def _cancel_at_scheduler(run: Path, state: RunState, grace_s: float) -> None:

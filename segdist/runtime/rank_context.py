@@ -19,6 +19,7 @@ from segdist.run.lease import Lease
 from segdist.runtime.collectives import Collectives
 from segdist.system.cpu import Cpu, read_cpu
 from segdist.system.plural import count_noun
+from segdist.system.quota import cpu_quota
 from segdist.system.ranks import Ranks
 from segdist.system.signals import StopFlag
 
@@ -168,5 +169,8 @@ def open_rank_context(
     context = RankContext(ranks, cores, read_cpu(), collectives, step, runtime, StopFlag() if stop is None else stop)
     size = f"{count_noun(ranks.world, 'rank')}, {count_noun(len(cores), 'thread')} each"
     context.log(f"{context.cpu.model}, {context.cpu.isa}; {size}")
+    quota = cpu_quota()
+    if quota is not None and len(cores) < len(os.sched_getaffinity(0)):
+        context.record_choice("threads", f"{len(cores)}, of a quota of {quota.cpus:g} CPUs ({quota.source})")
     context.record_choice("collectives", f"{collectives.backend} ({collectives.reason})")
     return context

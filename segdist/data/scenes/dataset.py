@@ -24,6 +24,7 @@ from segdist.config import ConfigError
 from segdist.data.scenes.labels import RARE_GROUPS
 from segdist.data.scenes.painter import paint_scene
 from segdist.system.output import prepare_output
+from segdist.system.quota import cpu_quota
 from segdist.system.shared_memory import lack_of_locks
 
 GENERATOR = 1
@@ -239,6 +240,8 @@ def _write(config: ScenesConfig) -> Path:
     try:
         jobs = _jobs(config, partial)
         cores = config.workers or len(os.sched_getaffinity(0))
+        quota = cpu_quota()
+        cores = cores if quota is None or config.workers else min(cores, quota.cores)
         _paint_all(jobs, min(cores, -(-len(jobs) // 4)))
         (partial / RECORD).write_text(json.dumps(config.record(), indent=2) + "\n", encoding="utf-8")
         try:
