@@ -16,6 +16,7 @@ from jobs.record.endings import write_failure, write_skipped
 from jobs.record.job_folder import cancelled_text
 from jobs.record.processes import is_alive, job_processes
 from jobs.record.run_json import Job
+from jobs.state.elsewhere import is_heard_of, must_be_watched
 from jobs.state.model import RunState
 from jobs.state.read import the_run
 from segdist.cli import run_command
@@ -48,8 +49,8 @@ def cancel(run: Path, grace_s: float = GRACE_S) -> None:
         _cancel_at_scheduler(run, state, grace_s)
         return
     job, job_folder = state.jobs[0], state.job_folder
-    if state.alive is None and not state.ended:
-        raise ConfigError(f"{run}: job {job.id} runs on {job.host}; cancel it there")
+    if must_be_watched(state) and is_heard_of(state):
+        raise ConfigError(f"{run}: job {job.id} runs on {job.host}, and its heartbeat goes on; cancel it there")
     living = [] if state.alive is None else job_processes(job.token)
     open_steps = [step for step in state.own_steps if step.result is None]
     if not state.alive and not living and not open_steps:
