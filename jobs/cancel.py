@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from jobs.record.endings import write_failure, write_skipped
 from jobs.record.job_folder import cancelled_text
 from jobs.record.processes import is_alive, job_processes
 from jobs.record.run_json import Job
+from jobs.state.elsewhere import is_heard_of, must_be_watched
 from jobs.state.model import RunState
 from jobs.state.poll import dialect_of
 from jobs.state.read import the_run
@@ -25,6 +25,7 @@ from segdist.config import ConfigError
 from segdist.run.files import write_json
 from segdist.run.result import utc_now
 from segdist.system.plural import count_noun
+from segdist.system.user import user_name
 
 GRACE_S = 20.0
 _POLL_S = 0.1
@@ -49,8 +50,8 @@ def cancel(run: Path, grace_s: float = GRACE_S) -> None:
         _cancel_at_scheduler(run, state, grace_s)
         return
     job, job_folder = state.jobs[0], state.job_folder
-    if state.alive is None and not state.ended:
-        raise ConfigError(f"{run}: job {job.id} runs on {job.host}; cancel it there")
+    if must_be_watched(state) and is_heard_of(state):
+        raise ConfigError(f"{run}: job {job.id} runs on {job.host}, and its heartbeat goes on; cancel it there")
     living = [] if state.alive is None else job_processes(job.token)
     open_steps = [step for step in state.own_steps if step.result is None]
     if not state.alive and not living and not open_steps:
@@ -75,7 +76,7 @@ def _cancel_submission(run: Path, state: RunState) -> None:
 
 def _write_request(job_folder: Path) -> None:
     if cancelled_text(job_folder) is None:
-        write_json(job_folder / "cancel.json", {"by": getpass.getuser(), "at": utc_now()})
+        write_json(job_folder / "cancel.json", {"by": user_name(), "at": utc_now()})
 
 
 def _cancel_at_scheduler(run: Path, state: RunState, grace_s: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from submitit.core import utils
 
@@ -14,13 +13,3 @@ class LinklessPaths(utils.JobPaths):
     def move_temporary_file(self, tmp_path: Path | str, name: str, keep_as_symlink: bool = False) -> None:
         """Give a file its place."""
         super().move_temporary_file(tmp_path, name)
-
-
-class LinklessJob:
-    """Mix-in for submitit's jobs, before their class."""
-
-    _paths: utils.JobPaths
-
-    def __init__(self, folder: Path | str, job_id: str, tasks: Any = (0,)) -> None:
-        super().__init__(folder, job_id, tasks)  # type: ignore[call-arg]
-        self._paths = LinklessPaths(folder, job_id=job_id, task_id=self.task_id)  # type: ignore[attr-defined]

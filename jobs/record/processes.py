@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 from jobs.record.run_json import Job, Submitter
+from segdist.run.lease_owner import machine_id
 from segdist.system import procfs
 
 TOKEN = "SEGDIST_JOB_TOKEN"
@@ -20,25 +21,33 @@ def this_process() -> Submitter:
 
 
 def stat_of(pid: int) -> tuple[str, str]:
-    """State letter and start (boot id, clock ticks since boot) of a process; OSError where there is none."""
+    """State letter and start (boot id, pid namespace, clock ticks) of a process; OSError where there is none."""
     state, ticks = procfs.stat_of(pid)
-    return state, f"{procfs.boot_id()}/{ticks}"
+    return state, f"{machine_id()}/{ticks}"
 
 
 def process_started(pid: int) -> str | None:
-    """When the process with that pid started (boot id, clock ticks since boot), or None where it has ended."""
+    """When the process with that pid started (see :func:`stat_of`), or None where it has ended."""
     try:
         ticks = procfs.process_start(pid)
     except (OSError, ValueError):  # another user's, where /proc hides those
         return None
-    return None if ticks is None else f"{procfs.boot_id()}/{ticks}"
+    return None if ticks is None else f"{machine_id()}/{ticks}"
 
 
 def is_alive(process: Job | Submitter) -> bool | None:
-    """Whether a job's controlling process, or one that submits, is alive; None where another host has to be asked."""
+    """Whether a job's controlling process, or one that submits, is alive; None where another host, or another
+    container of that name, has to be asked."""
     if process.host != socket.gethostname():
         return None
-    return process_started(process.pid) == process.pid_started
+    machine, _, ticks = process.pid_started.rpartition("/")
+    boot, _, namespace = machine.partition(" ")
+    if boot == procfs.boot_id() and namespace and machine != machine_id():
+        return None  # another container of that name: its pids are not to be seen from here
+    started = process_started(process.pid)
+    if namespace or started is None:
+        return started == process.pid_started
+    return started.rpartition("/")[2] == ticks and boot == procfs.boot_id()  # as version 0.1 wrote it
 
 
 def job_processes(token: str) -> list[int]:

@@ -6,6 +6,7 @@ saving, and whose job the scheduler starts again, has not ended.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from jobs.record.endings import write_end, write_failure, write_skipped
+from jobs.record.heartbeat import heartbeat
 from jobs.record.job_folder import cancelled_text, launcher_log
 from jobs.record.processes import TOKEN, die_with_parent, job_processes
 from jobs.record.run_json import JobSpec, Step, read_spec
@@ -95,7 +97,8 @@ def run_steps(run_folder: str, only: Sequence[str] = ()) -> int:
     run = RunFolder(run_folder)
     spec = read_spec(run.run_json)
     job_folder = run.path / spec.submitit_folder
-    with hold_slot(spec.slot, lambda: stop.signal is not None):
+    beat = heartbeat(job_folder) if local else contextlib.nullcontext()
+    with beat, hold_slot(spec.slot, lambda: stop.signal is not None):
         codes = _run_in_order(run, spec, [s for s in spec.steps if not only or s.step in only], job, stop)
     code = next((code for code in codes.values() if code), 0)
     if code != TO_BE_CONTINUED or local:

@@ -8,6 +8,7 @@ from pathlib import Path
 from jobs.planning.steps import Steps
 from jobs.planning.submissions import EvaluateSubmission, QuantizeSubmission, Submission
 from jobs.record.run_json import JobSpec
+from jobs.state.elsewhere import is_heard_of, must_be_watched
 from jobs.state.model import RunState
 from jobs.state.read import read_run
 from segdist.config import ConfigError, require
@@ -57,8 +58,15 @@ def check_free(run: RunFolder, steps: Steps) -> list[str]:
             not state.alive,
             f"--run {run.path}: {who} is at work in it; wait for it, end it with {cancel}, or give another --run",
         )
-        where = f"submit from {host}" if host else "try again when its scheduler answers"
-        require(state.ended, f"--run {run.path}: {who} may be at work in it; {where}, or give another --run")
+        if must_be_watched(state):
+            again = f"submit from {host}, or end it there"
+            require(
+                not is_heard_of(state),
+                f"--run {run.path}: {who} is at work in it, its heartbeat goes on; {again}, or give another --run",
+            )
+        else:
+            again = f"submit from {host}" if host else "try again when its scheduler answers"
+            require(state.ended, f"--run {run.path}: {who} may be at work in it; {again}, or give another --run")
     going_on = []
     for step, config in steps:
         if config is not None:

@@ -35,6 +35,10 @@ def read_png(path: Path, mode: str) -> NDArray[np.uint8]:
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
         if isinstance(error, DataError):
             raise
+        if isinstance(error, OSError) and error.errno is not None:  # of the storage: the file may be good
+            raise DataError(
+                f"{path}: cannot be read ({error.strerror}); mend the storage, or let its owner allow it"
+            ) from error
         raise DataError(f"{path}: is damaged ({error}); copy it again") from error
 
 

@@ -53,7 +53,8 @@ def read_png_header(path: Path) -> PngHeader:
             if file.read() != _END and not _reaches_end(file):
                 raise DataError(f"{path}: is cut short (a PNG ends with IEND); copy it again")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); copy it again") from error
+        reason = f"cannot be read ({error.strerror}); mend the storage, or let its owner allow it"
+        raise DataError(f"{path}: {reason}") from error
     width, height, depth, color_type = struct.unpack(">IIBB", head[16:26])
     return PngHeader(height, width, depth, _COLOR_TYPES.get(color_type, f"colour type {color_type}"))
 

@@ -15,7 +15,8 @@ from segdist.system.ranks import Ranks
 
 
 class StepSampler:
-    """Yields, for each step of an epoch from ``first`` on, the keys ``(epoch, index)`` of one rank.
+    """Yields, for each step of ``epoch`` from ``first`` on, and of the epochs after it before ``end``, the keys
+    ``(epoch, index)`` of one rank.
 
     A step has exactly ``batch`` samples over all ranks; a remainder that does not fill a step is left out (another one
     each epoch, as the order is drawn anew). A split smaller than the batch makes one step of all its samples.
@@ -37,6 +38,7 @@ class StepSampler:
         self.seed = seed
         self.epoch = 0
         self.first = 0
+        self.end = 1
         if self.batch < ranks.world:
             raise ConfigError(
                 f"--batch {batch} on {samples} images and {ranks.world} ranks: every rank needs a sample a step; "
@@ -48,8 +50,11 @@ class StepSampler:
         return self.samples // self.batch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step in self.steps(self.epoch)[self.first :]:
-            yield [(self.epoch, index) for index in step[self.ranks.rank :: self.ranks.world]]
+        first = self.first
+        for epoch in range(self.epoch, max(self.end, self.epoch + 1)):
+            for step in self.steps(epoch)[first:]:
+                yield [(epoch, index) for index in step[self.ranks.rank :: self.ranks.world]]
+            first = 0
 
     def steps(self, epoch: int) -> list[list[int]]:
         """The sample indices of every step of an epoch, over all ranks."""

@@ -46,6 +46,7 @@ from segdist.run.folder import RunFolder, StepFolder
 from segdist.run.result import utc_now
 from segdist.run.start_mode import choose_start_mode
 from segdist.system.affinity import physical_cores
+from segdist.system.quota import cpu_quota
 
 LAUNCHED: dict[str, type[TaskConfig] | type[PipelineConfig]] = {**TASKS, "pipeline": PipelineConfig}
 """What can be launched: the tasks, and all of them in order."""
@@ -216,10 +217,13 @@ def plan_step(
     if starter in ORDER:
         log_line(f"ranks are started by {starter} ({why})")
     specs = plan_ranks(layout, command, step, cores, port, allocation)
-    if allocation.scheduler == "none" and len(specs) > len(cores):
+    quota = cpu_quota()
+    usable = len(cores) if quota is None else min(len(cores), quota.cores)
+    if allocation.scheduler == "none" and len(specs) > usable:
         log_line(
-            f"warning: {len(specs)} ranks ({nodes} x {per_node}) on {len(cores)} "
-            "physical cores: they share cores, so measure no speed here"
+            f"warning: {len(specs)} ranks ({nodes} x {per_node}) on {usable} "
+            f"{'physical cores' if usable == len(cores) else 'cores of a CPU quota'}: they share cores, so measure no "
+            "speed here"
         )
     return specs, starter
 

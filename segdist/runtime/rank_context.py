@@ -22,6 +22,7 @@ from segdist.runtime.collectives import Collectives
 from segdist.system.allocator import loaded_allocator
 from segdist.system.cpu import Cpu, read_cpu
 from segdist.system.plural import count_noun
+from segdist.system.quota import cpu_quota
 from segdist.system.ranks import Ranks
 from segdist.system.signals import StopFlag
 
@@ -179,6 +180,9 @@ def open_rank_context(
     context.start = dataclasses.replace(start, choices=collectives.all_gather(start.choices)[0])
     size = f"{count_noun(ranks.world, 'rank')}, {count_noun(len(cores), 'thread')} each"
     context.log(f"{context.cpu.model}, {context.cpu.isa}; {size}")
+    quota = cpu_quota()
+    if quota is not None and len(cores) < len(os.sched_getaffinity(0)):
+        context.record_choice("threads", f"{len(cores)}, of a quota of {quota.cpus:g} CPUs ({quota.source})")
     context.record_choice("collectives", f"{collectives.backend} ({collectives.reason})")
     _record_start(context)
     return context

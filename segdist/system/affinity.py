@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, MutableMapping, Sequence
 
 from segdist.system.procfs import ReadText, read_text
+from segdist.system.quota import CpuQuota, cpu_quota
 
 
 def physical_cores(allowed: Iterable[int], read: ReadText = read_text) -> list[int]:
@@ -49,6 +50,11 @@ def thread_environment(threads: int) -> dict[str, str]:
     }
 
 
+def quota_share(quota: CpuQuota | None, local_world: int) -> int | None:
+    """Threads that a rank may have of the node's CPU quota, at least one; None where there is no quota."""
+    return None if quota is None else max(1, quota.cores // local_world)
+
+
 def pin_cores(
     local_rank: int, local_world: int, threads: int, environ: MutableMapping[str, str] = os.environ
 ) -> list[int]:
@@ -57,15 +63,18 @@ def pin_cores(
     Args:
         local_rank: this rank's number on the node.
         local_world: ranks on the node.
-        threads: threads to use, or 0 for one for each of its cores; never more than those.
+        threads: threads to use, or 0 for one for each of its cores; never more than those, nor than its share of a
+            CPU quota. Which of the cores a quota's threads run on is left to the kernel: containers side by side
+            would all pin themselves to the first ones.
 
     Returns:
-        the cores used.
+        the cores used, as many as there are threads.
     """
     own = core_slice(physical_cores(os.sched_getaffinity(0)), local_rank, local_world)
     if threads:
         own = own[:threads]
     os.sched_setaffinity(0, own)
+    own = own[: quota_share(cpu_quota(), local_world)]
     environ.update(thread_environment(len(own)))
     # Threads that wait for each other sleep: spinning ones made a two-thread pass up to eight times slower where a
     # virtual machine's cores are not all running at once, and win next to nothing elsewhere. A user's choice stands.

@@ -27,6 +27,7 @@ from segdist.runtime.watchdog import is_lost_connection
 from segdist.system.ranks import Ranks
 from segdist.system.signals import StopFlag
 from segdist.training.checkpoint_file import CheckpointFolder
+from segdist.training.loader import NoBatch, dead_worker
 
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
@@ -138,8 +139,10 @@ def _end_of_this_rank(failure: Exception, context: RankContext | None = None) ->
         return _End(USAGE_ERROR, text)
     if isinstance(failure, LeaseLost):
         return _End(1, text, may_write=False)
-    if isinstance(failure, Rank0Failed | RanksMissing | FloatingPointError):
+    if isinstance(failure, Rank0Failed | RanksMissing | FloatingPointError | NoBatch):
         return _End(1, text)
+    if (dead := dead_worker(failure)) is not None:
+        return _End(1, dead)
     traceback.print_exception(failure)
     return _End(1, f"{type(failure).__name__}: {failure}".strip())
 

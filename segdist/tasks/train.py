@@ -31,6 +31,7 @@ from segdist.training.checkpointer import Checkpointer
 from segdist.training.crops import CropLoader, class_weights, require_batchnorm_values
 from segdist.training.ddp import average_running_stats
 from segdist.training.ema import ExponentialMovingAverage
+from segdist.training.loader import NoBatch
 from segdist.training.loss import PixelCrossEntropy
 from segdist.training.optimizer import build_optimizer
 from segdist.training.state import TrainProgress, TrainState, fingerprint
@@ -52,7 +53,7 @@ def train(context: RankContext, config: TrainConfig) -> dict[str, Any]:
     """
     cfg, labels = config.training, load_label_set(config.dataset.labels)
     train_images, val_images = open_splits(context, config.dataset, config.run, ("train", "val"), labels)
-    loader = CropLoader(train_images, config, context.ranks)
+    loader = CropLoader(train_images, config, context.ranks, context.stop)
     require_batchnorm_values(config, loader, context.ranks)
     weights = class_weights(train_images, context, len(labels), cfg.class_balance)
     criterion = PixelCrossEntropy(weights, cfg.label_smoothing, cfg.ohem, cfg.ohem_keep)
@@ -130,7 +131,12 @@ def train_one_epoch(state: TrainState, train_step: TrainStep, loader: CropLoader
         batches = loader.batches(progress.epoch, progress.batch)
         for step in range(state.step, (progress.epoch + 1) * len(loader)):
             context.heartbeat(step, "waits for its images")
-            images, labels = next(batches)
+            try:
+                images, labels = next(batches)
+            except NoBatch:
+                if not context.stop or context.ranks.world > 1:  # the others are in the step, and wait for this rank
+                    raise
+                checkpointer.stop(state)
             context.heartbeat(step, "forward pass")
             result = train_step(images, labels, checkpointer.is_due(), checkpointer)
             if result.bad_ranks:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset
 
 from segdist.config import STRIDE, TrainConfig, parse_size, require
 from segdist.data.augment import Augment
@@ -16,7 +16,8 @@ from segdist.data.png import DataError
 from segdist.data.sampler import StepSampler, shard
 from segdist.runtime.rank_context import RankContext
 from segdist.system.ranks import Ranks
-from segdist.system.signals import leave_signals_to_the_rank
+from segdist.system.signals import StopFlag
+from segdist.training.loader import iterate, make_loader
 
 
 class CropLoader:
@@ -26,13 +27,15 @@ class CropLoader:
         images: the training split.
         config: gives crop, augmentation, batch, seed and workers.
         ranks: who is asking.
+        stop: whether a signal asks to stop, looked at while a batch is waited for.
 
     Raises:
-        ConfigError: where a step has too few images for the ranks and their ``--accumulate``.
+        ConfigError: where a step has too few images for the ranks and their ``--accumulate``, or the node has no room
+            for so many workers.
     """
 
-    def __init__(self, images: WholeImages, config: TrainConfig, ranks: Ranks) -> None:
-        cfg, workers = config.training, config.dataset.workers
+    def __init__(self, images: WholeImages, config: TrainConfig, ranks: Ranks, stop: StopFlag | None = None) -> None:
+        cfg = config.training
         self.images = images
         self._sampler = StepSampler(len(images), cfg.batch, ranks, cfg.seed)
         least = ranks.world * cfg.accumulate
@@ -42,15 +45,13 @@ class CropLoader:
             f"give a --batch of at least {least}, or fewer parts",
         )
         augment = Augment(parse_size(cfg.crop), (cfg.scale_min, cfg.scale_max), cfg.flip)
-        self._loader: DataLoader[Any] = DataLoader(
-            _ErrorsAsItems(RandomCrops(images, augment, cfg.seed)),
-            collate_fn=_collate,
-            batch_sampler=self._sampler,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            worker_init_fn=leave_signals_to_the_rank,
-            generator=torch.Generator(),  # the loader draws from it, and leaves the rank's random numbers alone
-        )
+        self._stop = StopFlag() if stop is None else stop
+        self._timeout = config.runtime.timeout
+        self._sampler.end = cfg.epochs
+        self._running: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self._next: tuple[int, int] | None = None
+        crops = _ErrorsAsItems(RandomCrops(images, augment, cfg.seed))
+        self._loader = make_loader(crops, self._sampler, config.dataset.workers, ranks.local_world)
 
     def __len__(self) -> int:
         return len(self._sampler)
@@ -63,16 +64,22 @@ class CropLoader:
     def batches(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """This rank's share of each step of an epoch (from 0), from step ``first`` of it (from 0) on.
 
+        One epoch after the other is read ahead, so the first batch of the next is there once the scoring is done.
+
         Yields:
             images uint8 ``[n, h, w, 3]`` and train ids uint8 ``[n, h, w]``.
 
         Raises:
             DataError: naming a file that could be read before the training and cannot be now.
+            NoBatch: where the workers give none.
         """
-        self._sampler.epoch, self._sampler.first = epoch, first
-        for batch in self._loader:
-            if isinstance(batch, DataError):
-                raise batch
+        if self._next != (epoch, first):
+            self._sampler.epoch, self._sampler.first = epoch, first
+            self._running = iterate(self._loader, self._stop, self._timeout)
+        for step in range(first, len(self)):
+            self._next = None  # for as long as it is waited for
+            batch = next(self._running)
+            self._next = (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
             yield batch
 
     def image_names(self, epoch: int, batch: int, ranks: Iterable[int]) -> list[str]:
@@ -93,10 +100,6 @@ class _ErrorsAsItems(Dataset[Any]):
             return self._crops[key]
         except DataError as error:
             return error
-
-
-def _collate(items: list[Arrays | DataError]) -> Any:
-    return next((item for item in items if isinstance(item, DataError)), None) or default_collate(items)
 
 
 def require_batchnorm_values(config: TrainConfig, loader: CropLoader, ranks: Ranks) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobs.planning.steps import Commands
+from jobs.record import heartbeat
 from jobs.record.processes import job_processes
 from jobs.record.run_json import Job, JobSpec, Step, read_spec, write_spec
 from jobs.state.model import RunState
@@ -35,6 +37,17 @@ def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def beating(job_folder: Path) -> Iterator[None]:
+    """The heartbeat of a job that cannot be looked for from here, as its runner writes it, but quickly."""
+    job_folder.mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heartbeat, "HEARTBEAT_S", 0.05)
+        with heartbeat.heartbeat(job_folder):
+            wait_until(heartbeat.heartbeat_path(job_folder).exists)
+            yield
 
 
 def write_run(run: str, host: str, pid: int, started: str) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from jobs.cancel import main
 from segdist.run.folder import RunFolder
+from segdist.system.procfs import boot_id
 
-from .conftest import Cluster, write_run
+from .conftest import Cluster, beating, write_run
 
 pytestmark = pytest.mark.slow  # trains, or starts many processes
 
@@ -64,10 +65,35 @@ def test_a_job_that_was_gone_already_gets_its_results(cluster: Cluster, capsys: 
     assert capsys.readouterr().out == "r: nothing to cancel, job 77 has ended\n"
 
 
-def test_a_job_of_another_host_is_cancelled_there(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_of_another_host_whose_heartbeat_goes_on_is_cancelled_there(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_run("r", "node7.example", 1, "")
-    assert main(["r"]) == 2
-    assert capsys.readouterr().err == "error: r: job 77 runs on node7.example; cancel it there\n"
+    with beating(Path("r/.submitit/1")):
+        assert main(["r"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "error: r: job 77 runs on node7.example, and its heartbeat goes on; cancel it there"
+    assert not Path("r/train/result.json").exists()
+
+
+def test_a_job_of_a_container_that_is_no_more_is_recorded_as_cancelled(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of another host name; and of the same name, in another pid namespace of this kernel."""
+    monkeypatch.setattr("segdist.run.lease_owner.WATCH_S", 0.3)
+    for run, host, started in (
+        ("a", "c1", f"{boot_id()} pid:[1]/5"),
+        ("b", socket.gethostname(), f"{boot_id()} pid:[1]/5"),
+    ):
+        write_run(run, host, 1, started)
+        Path(run, ".submitit/1").mkdir(parents=True)
+        Path(run, ".submitit/1/beat").write_text("7\n")
+        assert main([run]) == 0
+        said = capsys.readouterr()
+        assert said.out.startswith("job 77 was gone already\ntrain: failed: cancelled by ")
+        assert "watching its heartbeat for up to 0.3 s" in said.err
+        assert main([run]) == 0
+        assert capsys.readouterr().out == f"{run}: nothing to cancel, job 77 has ended\n"
 
 
 def test_what_is_no_run_is_refused(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:

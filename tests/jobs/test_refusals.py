@@ -13,7 +13,7 @@ from segdist.run.folder import RunFolder
 from segdist.run.lease import acquire
 from segdist.run.result import Result
 
-from .conftest import write_run
+from .conftest import beating, write_run
 from .dry import COMMANDS, refusal
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
@@ -133,14 +133,22 @@ def test_a_run_at_work_is_refused_with_its_holder(capsys: pytest.CaptureFixture[
     )
 
 
-def test_a_run_of_another_host_is_refused_unless_it_has_ended(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_another_host_is_refused_while_its_heartbeat_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_run("r", "node7.example", 1, "")
-    assert refusal(capsys, "train", "--run", "r") == (
-        "error: --run r: job 77 (pid 1 on node7.example) may be at work in it; "
-        "submit from node7.example, or give another --run"
-    )
+    with beating(Path("r/.submitit/1")):
+        assert main(["train", "--run", "r"], COMMANDS) == 2
+        assert capsys.readouterr().err.endswith(
+            "error: --run r: job 77 (pid 1 on node7.example) is at work in it, its heartbeat goes on; "
+            "submit from node7.example, or end it there, or give another --run\n"
+        )
+    monkeypatch.setattr("segdist.run.lease_owner.WATCH_S", 0.3)
+    assert main(["train", "--run", "r", "--overwrite", "--dry-run"], COMMANDS) == 0
+    assert "watching its heartbeat for up to 0.3 s" in capsys.readouterr().err
     RunFolder("r").step("train").write_result(Result("train", "train", "completed", "2026-01-31T12:00:00Z"))
     assert main(["train", "--run", "r", "--overwrite", "--dry-run"], COMMANDS) == 0
+    assert "watching" not in capsys.readouterr().err
 
 
 def test_a_pid_that_was_given_to_another_process_does_not_hold_a_run(

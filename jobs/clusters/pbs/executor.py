@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time as _time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,17 +22,21 @@ from jobs.clusters.pbs.qstat import pbs_id
 from jobs.clusters.pbs.resources import submit_command
 from jobs.clusters.pbs.script import script_text, shell_path
 from jobs.clusters.pbs.watcher import PbsInfoWatcher
-from jobs.clusters.submission_file import LinklessJob
+from jobs.clusters.submission_file import LinklessPaths
 from segdist.launch.pbs_job import short_id
 
 R = TypeVar("R", covariant=True)
 
 
-class PbsJob(LinklessJob, core.Job[R]):
+class PbsJob(core.Job[R]):
     """A job of a PBS server, or one element of an array (``47_3``)."""
 
     _cancel_command = "qdel"
     watcher = PbsInfoWatcher(delay_s=60)
+
+    def __init__(self, folder: Path | str, job_id: str, tasks: Sequence[int] = (0,)) -> None:
+        super().__init__(folder, job_id, tasks)
+        self._paths = LinklessPaths(folder, job_id=job_id, task_id=self.task_id)
 
     @property
     def continuation(self) -> Continuation:

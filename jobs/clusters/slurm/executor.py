@@ -13,11 +13,15 @@ from submitit.slurm.slurm import SlurmJob
 
 from jobs.clusters.directives import finish_script
 from jobs.clusters.request import Request
-from jobs.clusters.submission_file import LinklessJob
+from jobs.clusters.submission_file import LinklessPaths
 
 
-class BatchJob(LinklessJob, SlurmJob[Any]):
-    """As submitit's."""
+class BatchJob(SlurmJob[Any]):
+    """As submitit's, without a symbolic link."""
+
+    def __init__(self, folder: Path | str, job_id: str, tasks: Sequence[int] = (0,)) -> None:
+        super().__init__(folder, job_id, tasks)
+        self._paths = LinklessPaths(folder, job_id=job_id, task_id=self.task_id)
 
 
 HOLD_WARNING = "$(env --block-signal=USR1 echo env --block-signal=USR1 2>/dev/null)"

@@ -24,6 +24,8 @@ from segdist.config import ConfigError, settle
 from segdist.data.scenes.labels import RARE_GROUPS
 from segdist.data.scenes.painter import paint_scene
 from segdist.system.output import prepare_output
+from segdist.system.quota import cpu_quota
+from segdist.system.shared_memory import lack_of_locks
 
 GENERATOR = 1
 """Version of the painter: raise it when the same seed paints other pixels than before."""
@@ -190,6 +192,10 @@ def _paint_all(jobs: Sequence[_Job], workers: int) -> None:
         if done % step == 0 or done == len(jobs):
             print(f"scenes: {done} of {len(jobs)} painted", flush=True)
 
+    lack = lack_of_locks(8 * workers) if workers > 1 else None
+    if lack is not None:
+        print(f"scenes: {lack}; painted by one process", flush=True)
+        workers = 1
     if workers == 1:
         for done, job in enumerate(jobs, 1):
             _paint(job)
@@ -234,6 +240,8 @@ def _write(config: ScenesConfig) -> Path:
     try:
         jobs = _jobs(config, partial)
         cores = config.workers or len(os.sched_getaffinity(0))
+        quota = cpu_quota()
+        cores = cores if quota is None or config.workers else min(cores, quota.cores)
         _paint_all(jobs, min(cores, -(-len(jobs) // 4)))
         (partial / RECORD).write_text(json.dumps(config.record(), indent=2) + "\n", encoding="utf-8")
         try:
