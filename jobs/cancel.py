@@ -19,7 +19,7 @@ from jobs.record.processes import is_alive, job_processes
 from jobs.record.run_json import Job
 from jobs.state.model import RunState
 from jobs.state.read import the_run
-from segdist.cli import run_command
+from segdist.cli import path_argument, run_command
 from segdist.config import ConfigError
 from segdist.run.files import write_json
 from segdist.run.result import utc_now
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m jobs.cancel", description="End a job with all its processes; its results say so."
     )
-    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("run", type=path_argument, help="run folder")
     parser.add_argument(
         "--grace", type=float, default=GRACE_S, metavar="SECONDS",
         help=f"time between TERM and KILL (default: {GRACE_S:g})",

@@ -17,7 +17,7 @@ from jobs.render.table import format_table, number, shorten
 from jobs.state.find import find_runs
 from jobs.state.model import RunState, StepState
 from jobs.state.read import read_runs
-from segdist.cli import run_command
+from segdist.cli import path_argument, run_command
 from segdist.config import ConfigError
 from segdist.run.files import write_atomic
 from segdist.run.folder import PRECISIONS, pixels_of, precision_of, size_of
@@ -243,21 +243,21 @@ def collect(runs: Sequence[Path], form: str, out: Path | None) -> None:
     if out is None:
         sys.stdout.write(text)
     else:
-        write_atomic(out, text.encode())
+        write_atomic(out, text.encode(errors="replace"))
         print(f"{form}: {out}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser("python -m jobs.collect", description="The results of runs in one table.")
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold them")
+    parser.add_argument("runs", nargs="+", type=path_argument, help="run folders, or folders that hold them")
     forms = ("table", "csv", "json", "html", "tensorboard")
     parser.add_argument("--format", choices=forms, default="table", help="(default: table)")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="write here instead of printing (tensorboard: a folder)"
+        "--out", type=path_argument, metavar="FILE", help="write here instead of printing (tensorboard: a folder)"
     )
     args = parser.parse_args(argv)
-    return run_command(lambda: collect(args.runs, args.format, args.out))
+    return run_command(lambda: collect(args.runs, args.format, args.out), output_is_result=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import TextIO
 from jobs.state.model import RunState, StepState, find_step
 from jobs.state.poll import Queue
 from jobs.state.read import the_run
-from segdist.cli import run_command
+from segdist.cli import path_argument, run_command
 from segdist.config import ConfigError
 from segdist.system.log_tail import LogTail
 
@@ -84,7 +84,7 @@ def follow(run: Path, out: TextIO, rank: int, first: str | None = None, only: st
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser("python -m jobs.logs", description="Print the log of one rank of a run.")
-    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("run", type=path_argument, help="run folder")
     parser.add_argument("--step", help="train, evaluate/NAME, quantize or report (default: the one at work)")
     parser.add_argument("--rank", type=int, default=0, help="rank, counted over all nodes (default: 0)")
     parser.add_argument("--follow", action="store_true", help="go on until the job ends")
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{step.label} failed: {step.last_error_line}; see {step.launcher_log}", file=sys.stderr)
 
     try:
-        return run_command(body)
+        return run_command(body, output_is_result=True)
     except KeyboardInterrupt:
         print("stopped following; the job goes on", file=sys.stderr)
         return 130

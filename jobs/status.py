@@ -13,7 +13,7 @@ from jobs.render.table import duration, format_table, number
 from jobs.state.find import find_runs
 from jobs.state.model import RunState, StepState
 from jobs.state.read import read_runs
-from segdist.cli import run_command
+from segdist.cli import path_argument, run_command
 from segdist.run.result import as_number
 
 _HEAD = ("run", "step", "state", "nodes", "epoch", "loss", "val loss", "mIoU %", "elapsed", "ETA", "")
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "runs",
         nargs="*",
-        type=Path,
+        type=path_argument,
         default=[Path("runs")],
         help="run folders, or folders that hold them (runs)",
     )
@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(status_table(runs))
 
-    return run_command(body)
+    return run_command(body, output_is_result=True)
 
 
 if __name__ == "__main__":

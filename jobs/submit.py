@@ -17,7 +17,7 @@ from jobs.clusters.scheduler import MakeRequest, Scheduler, SubmitError, scripts
 from jobs.planning.new_spec import new_spec, with_slot
 from jobs.planning.resources import Profile, read_profile, resolve
 from jobs.planning.steps import Commands, Steps, plan
-from jobs.planning.submissions import SUBMISSIONS, Submission
+from jobs.planning.submissions import SUBMISSIONS, Submission, TuneSubmission
 from jobs.planning.sweep import split_sweep
 from jobs.record.job_folder import cancelled_text
 from jobs.record.run_json import Job, JobSpec, PlannedRun, write_spec
@@ -25,6 +25,7 @@ from jobs.render.plan import describe, describe_config
 from jobs.state.checks import check_free, check_model, unused_run
 from segdist.cli import parse, run_command
 from segdist.config import ConfigError, require
+from segdist.run.file_system import replace_file
 from segdist.run.folder import RunFolder
 
 HELP = """\
@@ -72,7 +73,8 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
     for each in plans:
         check_model(task, each.submission, each.run)
         each.going_on.extend(check_free(each.run, each.steps))
-    preflight(first)
+    if not isinstance(first, TuneSubmission):
+        preflight(first)
     _describe_all(plans, cluster, why, profile)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     made_by = ("python", "-m", "jobs.submit", *(word for word in argv if word != "--dry-run"))
@@ -238,7 +240,7 @@ def _write(plan_: _Plan, spec: JobSpec) -> None:
         if step.step not in plan_.going_on:
             folder.metrics_jsonl.unlink(missing_ok=True)
         for log in folder.logs.glob("*.log"):
-            log.replace(log.with_name(f"{log.name}.1"))
+            replace_file(log, log.with_name(f"{log.name}.1"))
         if config is not None:
             folder.write_config(config)
     write_spec(plan_.run.run_json, spec)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from segdist.cli import parse, run_command
-from segdist.config import ConfigError, check_inference_mode, parse_size, require
+from segdist.config import ConfigError, PathText, check_inference_mode, parse_size, require
 from segdist.system.affinity import pin_cores
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ MAX_SIDE = 2048
 class PredictConfig:
     """Show what a model makes of pictures of your own: an overlay of its classes for each of them."""
 
-    images: tyro.conf.Positional[tuple[str, ...]]
+    images: tyro.conf.Positional[tuple[PathText, ...]]
     """Pictures in any format that Pillow reads."""
-    model: str = ""
+    model: PathText = ""
     """model.pt or model_int8.torchscript."""
-    out: str = "predictions"
+    out: PathText = "predictions"
     """Folder for the overlays; made where it is missing."""
     size: str = ""
     """Size at which the net sees a picture, HEIGHTxWIDTH; empty takes the picture's own, at most 2048 pixels a side."""

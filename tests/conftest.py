@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -49,6 +50,25 @@ def zygote() -> Iterator[Zygote]:
     yield zygote
     zygote.process.kill()
     zygote.process.communicate()
+
+
+Preload = Callable[..., dict[str, str]]
+
+
+@pytest.fixture(scope="session")
+def preload(tmp_path_factory: pytest.TempPathFactory) -> Preload:
+    """The environment of a process whose file system lacks or fails as tests/faults/file_system.c is told."""
+    if shutil.which("gcc") is None:
+        pytest.skip("needs gcc, to compile tests/faults/file_system.c")
+    library = tmp_path_factory.mktemp("preload") / "file_system.so"
+    source = Path(__file__).parent / "faults" / "file_system.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+
+    def environment(faults: str, under: Path | None = None) -> dict[str, str]:
+        limited = {} if under is None else {"UNDER": str(under)}
+        return {"LD_PRELOAD": str(library), "FAULTS": faults, **limited}
+
+    return environment
 
 
 _FOLDER_MARKERS = {"cluster": "cluster", "faults": "faults"}

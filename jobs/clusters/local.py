@@ -19,6 +19,7 @@ from jobs.clusters.scheduler import SubmitError
 from jobs.record.processes import TOKEN, stat_of
 from jobs.record.run_json import Job, JobSpec, read_spec, write_spec
 from segdist.run.folder import RunFolder
+from segdist.system.output import prepare_output
 
 _YEAR_MIN = 366 * 24 * 60
 
@@ -53,6 +54,8 @@ def _submit_here(run: str, folder: Path) -> None:
     import submitit
 
     from jobs.runner.run import run_steps
+
+    prepare_output(encoding="utf-8")
 
     executor = submitit.LocalExecutor(folder=folder)
     # A time limit of its own would kill long jobs: submitit's default is five minutes.

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from segdist.cli import from_plain
-from segdist.config import ConfigError, read_toml, require
+from segdist.config import PathText, ShellText, read_toml, require
+from segdist.launch.starters import ORDER
 from segdist.launch.step import MAX_RESTARTS
 
 ClusterName = Literal["auto", "local", "slurm", "pbs"]
@@ -44,7 +45,7 @@ class Profile:
     remove_directives: tuple[str, ...] = ()
     """Directive lines that a script loses, by their beginning: "--open-mode", "-l place". Without its output, name,
     signal or requeue line a job still runs, but jobs.logs, restarts or status may lack what they live on."""
-    setup: tuple[str, ...] = ()
+    setup: tuple[ShellText, ...] = ()
     """Shell lines that run first on the first node: "module load ...", "source .../setvars.sh"."""
     python: str = ""
     """Interpreter on the nodes; empty takes the one that submits."""
@@ -61,6 +62,13 @@ class Profile:
             self.signal_before_s >= 0,
             f"signal_before_s = {self.signal_before_s}: must be at least 0; write for example 120",
         )
+        for key, value, least in (
+            ("cores_per_node", self.cores_per_node, 0),
+            ("ranks_per_node", self.ranks_per_node, 1),
+            ("max_restarts", self.max_restarts, 0),
+        ):
+            require(value >= least, f"{key} = {value}: must be at least {least}; write {least} or more")
+        _check_starter(self.starter)
         if self.walltime:
             walltime_minutes(self.walltime)
 
@@ -71,7 +79,7 @@ class Resources:
 
     cluster: ClusterName = "auto"
     """Scheduler; "auto" looks for sbatch and qsub, and takes this machine where neither is there."""
-    profile: str = ""
+    profile: PathText = ""
     """Site profile, a TOML file such as slurm/xeon.toml."""
     nodes: int = 1
     """Nodes; on the local cluster, groups of processes on this machine."""
@@ -115,6 +123,8 @@ class Resources:
                 value is None or value >= least,
                 f"--{option} {value}: must be at least {least}; give {least} or more",
             )
+        if self.starter is not None:
+            _check_starter(self.starter)
         if self.walltime:
             walltime_minutes(self.walltime)
 
@@ -154,19 +164,39 @@ def walltime_seconds(text: str) -> int:
     """Seconds of ``HH:MM:SS`` or ``D-HH:MM:SS``.
 
     Raises:
-        ConfigError: for another form, or no time at all; two fields are minutes and seconds to Slurm and PBS, and
-            would be hours and minutes to many who write them.
+        ConfigError: for another form, or no time at all. One field is minutes to Slurm and seconds to PBS; two are
+            minutes and seconds to both, and would be hours and minutes to many who write them.
     """
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text)
-    if match is None:
-        two = re.fullmatch(r"(\d+):(\d\d)", text)
-        if two is not None:
-            first = two[1].zfill(2)
-            raise ConfigError(
-                f"--walltime {text}: may mean minutes or hours; write 00:{first}:{two[2]} or {first}:{two[2]}:00"
-            )
-        raise ConfigError(f"--walltime {text}: must be HH:MM:SS or D-HH:MM:SS; give for example 06:00:00")
+    match = re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,5}):([0-5]\d):([0-5]\d)", text, re.ASCII)
+    require(match is not None, f"--walltime {text}: {_walltime_advice(text)}")
+    assert match is not None
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     total = days * 86400 + hours * 3600 + minutes * 60 + seconds
     require(total > 0, f"--walltime {text}: is no time at all; give for example 06:00:00")
     return total
+
+
+def _walltime_advice(text: str) -> str:
+    """What is wrong with a walltime of another form, and what may have been meant."""
+    if one := re.fullmatch(r"\d{1,5}", text, re.ASCII):
+        minutes, seconds = _clock(60 * int(one[0])), _clock(int(one[0]))
+        return f"may mean minutes (Slurm) or seconds (PBS); write {minutes} or {seconds}"
+    if two := re.fullmatch(r"(\d{1,5}):([0-5]\d)", text, re.ASCII):
+        first, second = int(two[1]), int(two[2])
+        return f"may mean minutes or hours; write {_clock(60 * first + second)} or {_clock(3600 * first + 60 * second)}"
+    if day := re.fullmatch(r"(\d{1,4})-(\d{1,2})(?::([0-5]\d))?", text, re.ASCII):
+        return f"must be HH:MM:SS or D-HH:MM:SS; write {day[1]}-{day[2].zfill(2)}:{day[3] or '00'}:00"
+    return "must be HH:MM:SS or D-HH:MM:SS; give for example 06:00:00"
+
+
+def _clock(seconds: int) -> str:
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def _check_starter(text: str) -> None:
+    """Refuse a starter that the launcher would refuse in the job."""
+    known = ("local", *ORDER)
+    require(
+        text in ("auto", "srun") or all(name in known for name in text.split(",")),
+        f"--starter {text}: is not known; give auto, or one or several of {','.join(known)} with commas between them",
+    )

@@ -15,9 +15,10 @@ from jobs.planning.submissions import (
     QuantizeSubmission,
     Submission,
     TrainSubmission,
+    TuneSubmission,
 )
 from jobs.record.run_json import Step
-from segdist.config import EvaluateConfig, QuantizeConfig, TaskConfig, TrainConfig, task_of
+from segdist.config import EvaluateConfig, QuantizeConfig, TaskConfig, TrainConfig, TuneConfig, task_of
 from segdist.launch.step import MAX_RESTARTS
 from segdist.run.folder import RunFolder
 
@@ -39,8 +40,10 @@ def plan(submission: Submission, run: RunFolder, commands: Commands, cluster: st
     On a cluster the sizes of a pipeline's evaluations are steps of their own, which run side by side.
     """
     config = dataclasses.replace(submission, run=str(run.path))
-    if isinstance(config, TrainSubmission):
-        stages: list[list[TaskConfig]] = [[_base(config, TrainConfig)]]
+    if isinstance(config, TuneSubmission):
+        stages: list[list[TaskConfig]] = [[_base(config, TuneConfig)]]
+    elif isinstance(config, TrainSubmission):
+        stages = [[_base(config, TrainConfig)]]
     elif isinstance(config, EvaluateSubmission):
         stages = [[_base(config, EvaluateConfig)]]
     elif isinstance(config, QuantizeSubmission):
@@ -87,7 +90,7 @@ def _base(config: Any, cls: type[Any]) -> Any:
 def _step(config: TaskConfig, run: RunFolder, resources: Resources, commands: Commands, after: tuple[str, ...]) -> Step:
     task, folder = task_of(config), run.step_of(config)
     nodes, ranks_per_node = resources.nodes, resources.ranks_per_node or 1
-    if task == "quantize":
+    if task in ("quantize", "tune"):
         nodes = ranks_per_node = 1
     size = ["--nodes", str(nodes), "--ranks-per-node", str(ranks_per_node)]
     if resources.max_restarts is not None and resources.max_restarts != MAX_RESTARTS:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.planning.resources import Resources
-from segdist.config import EvaluateConfig, PipelineConfig, QuantizeConfig, TrainConfig, require
+from segdist.config import EvaluateConfig, PipelineConfig, QuantizeConfig, TrainConfig, TuneConfig, require
 
 
 def _refuse_small_batch(batch: int, resources: Resources) -> None:
@@ -27,6 +27,16 @@ class TrainSubmission(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _refuse_small_batch(self.training.batch, self.resources)
+
+
+@dataclass(frozen=True)
+class TuneSubmission(TuneConfig):
+    """Find the fastest way to train on a node by timing real steps, and remember it for all runs there."""
+
+    resources: Resources = field(default_factory=Resources)
+
+    def __post_init__(self) -> None:
+        require(self.resources.nodes == 1, f"--nodes {self.resources.nodes}: tune is for one node; give --nodes 1")
 
 
 @dataclass(frozen=True)
@@ -54,11 +64,12 @@ class PipelineSubmission(PipelineConfig):
         _refuse_small_batch(self.training.batch, self.resources)
 
 
-Submission = TrainSubmission | EvaluateSubmission | QuantizeSubmission | PipelineSubmission
+Submission = TuneSubmission | TrainSubmission | EvaluateSubmission | QuantizeSubmission | PipelineSubmission
 SUBMISSIONS: dict[str, type[Any]] = {
     "train": TrainSubmission,
     "evaluate": EvaluateSubmission,
     "quantize": QuantizeSubmission,
     "pipeline": PipelineSubmission,
+    "tune": TuneSubmission,
 }
 """What can be submitted, by its name on the command line."""

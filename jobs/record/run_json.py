@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from segdist.run.files import write_json
+from segdist.run.files import read_text, write_json
 from segdist.run.folder import RunFolder, StepFolder
-from segdist.run.result import ResultError
+from segdist.run.result import ResultError, UnreadableResult
 
 SCHEMA_VERSION = 3
 FORMER_SCHEMA_VERSION = 2
@@ -145,10 +145,12 @@ def read_spec(path: Path) -> JobSpec:
         ResultError: where it is missing, not whole or of another schema; the message names the file.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
     except FileNotFoundError as error:
         raise ResultError(f"{path}: is missing; give a run folder that jobs.submit has made") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UnreadableResult(error) from error
+    except ValueError as error:
         raise ResultError(f"{path}: cannot be read as JSON ({error}); copy the run folder again") from error
     found = values.get("schema_version") if isinstance(values, dict) else type(values).__name__
     if found not in (FORMER_SCHEMA_VERSION, SCHEMA_VERSION):

@@ -19,7 +19,7 @@ def describe(run: RunFolder, steps: Steps, submission: Submission) -> str:
     lines = [f"run:     {run.path}", f"steps:   {step_names([step for step, _ in steps])}"]
     for step, _ in steps:
         size = f"{count_noun(step.nodes, 'node')} x {count_noun(step.ranks_per_node, 'rank')}"
-        alone = step.task == "quantize" and submission.resources.ranks > 1
+        alone = step.task in ("quantize", "tune") and submission.resources.ranks > 1
         lines += [f"  {step.label} ({size}{', always in one process' if alone else ''})"]
         lines += [f"    {shlex.join(step.command)}"]
     return "\n".join(lines)

@@ -6,15 +6,12 @@ saving, and whose job the scheduler starts again, has not ended.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -22,14 +19,15 @@ from jobs.record.endings import write_end, write_failure, write_skipped
 from jobs.record.job_folder import cancelled_text, launcher_log
 from jobs.record.processes import TOKEN, die_with_parent, job_processes
 from jobs.record.run_json import JobSpec, Step, read_spec
+from jobs.runner.slot import hold_slot
 from segdist.run.exit_codes import TO_BE_CONTINUED
 from segdist.run.files import write_json
 from segdist.run.folder import RunFolder, StepFolder
 from segdist.run.lease_owner import other_owner, superseded
 from segdist.run.result import Result, ResultError, job_environment, utc_now
 from segdist.system.log_tail import last_lines
+from segdist.system.output import prepare_output
 
-_SLOT_POLL_S = 0.5
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
@@ -80,6 +78,7 @@ def run_steps(run_folder: str, only: Sequence[str] = ()) -> int:
     """
     import submitit
 
+    prepare_output(encoding="utf-8")
     environment = submitit.JobEnvironment()
     local = environment.cluster == "local"
     if local:
@@ -96,7 +95,7 @@ def run_steps(run_folder: str, only: Sequence[str] = ()) -> int:
     run = RunFolder(run_folder)
     spec = read_spec(run.run_json)
     job_folder = run.path / spec.submitit_folder
-    with _slot(spec.slot, stop):
+    with hold_slot(spec.slot, lambda: stop.signal is not None):
         codes = _run_in_order(run, spec, [s for s in spec.steps if not only or s.step in only], job, stop)
     code = next((code for code in codes.values() if code), 0)
     if code != TO_BE_CONTINUED or local:
@@ -134,22 +133,6 @@ def _run_in_order(
                 write_skipped(step.folder(run), failure, job)
                 print(f"{step.label}: skipped, because {failure}", flush=True)
     return codes
-
-
-@contextlib.contextmanager
-def _slot(path: str, stop: _Stop) -> Iterator[None]:
-    """Hold the lock of a sweep's slot while at work; give up waiting for it when the job is stopped."""
-    if not path:
-        yield
-        return
-    with Path(path).open("ab") as file:
-        while stop.signal is None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(_SLOT_POLL_S)
-        yield
 
 
 def _why_stopped(job_folder: Path, stop: _Stop) -> str | None:
@@ -199,7 +182,7 @@ def _run_command(spec: JobSpec, step: Step, log: Path, job: dict[str, str], stop
     environ = {key: value for key, value in os.environ.items() if not key.startswith("SUBMITIT_")}
     environ |= job_environment(job)
     with log.open("ab", buffering=0) as output:
-        output.write(f"$ {shlex.join(step.command)}\n".encode())
+        output.write(f"$ {shlex.join(step.command)}\n".encode(errors="replace"))
         process = subprocess.Popen(
             step.command,
             stdin=subprocess.DEVNULL,

@@ -204,14 +204,15 @@ def _look_at(job: Job) -> str:
 
 
 def _progress(folder: StepFolder) -> tuple[dict[str, Any], float | None, str | None]:
-    """The last row of its metrics, the seconds of that epoch, and why they cannot be read."""
+    """The last row of its metrics with the newest scores, the seconds of that epoch, and why they cannot be read."""
     try:
         rows = [row for row in read_metrics(folder.metrics_jsonl) if isinstance(row, dict)]
     except (ValueError, OSError) as error:
         return {}, None, str(error)
     times = [row["elapsed_s"] for row in rows[-2:] if isinstance(row.get("elapsed_s"), (int, float))]
     took = times[-1] - (times[-2] if len(times) > 1 and times[-2] < times[-1] else 0.0) if times else None
-    return (rows[-1] if rows else {}), took, None
+    scored = next((row for row in reversed(rows) if "miou_pct" in row), {})  # not each epoch is validated
+    return ({**scored, **rows[-1]} if rows else {}), took, None
 
 
 def _read_values(path: Path) -> dict[str, Any]:
@@ -226,7 +227,7 @@ def _read_values(path: Path) -> dict[str, Any]:
 def _pipeline_order(step: StepState) -> tuple[int, str]:
     if step.task == "evaluate":
         return (3 if "int8" in step.name else 1), step.name
-    return {"train": 0, "quantize": 2, "report": 4}.get(step.task, 5), step.name
+    return {"tune": -1, "train": 0, "quantize": 2, "report": 4}.get(step.task, 5), step.name
 
 
 def the_run(path: Path, queue: Queue | None = None) -> RunState:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from segdist.config.values import SCENES, ModelName, at_least, require
+from segdist.config.values import SCENES, ModelName, PathText, at_least, require
 
 
 @dataclass(frozen=True)
 class DatasetConfig:
     """Which images, and which classes."""
 
-    data: str = SCENES
+    data: PathText = SCENES
     """Cityscapes root (holds leftImg8bit/ and gtFine/), or "@scenes": 64 + 16 street scenes of 256x512 pixels,
     generated once beside the run folder."""
-    labels: str = "street13"
+    labels: PathText = "street13"
     """Label set: street13, cityscapes19, or a TOML file of your own."""
     check: Literal["full", "headers"] = "full"
     """Before the work starts: "full" decodes every file and looks at every label value, "headers" only at names, sizes,
@@ -25,6 +25,7 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.data), '--data "": must name a folder; give the Cityscapes root or "@scenes"')
+        require(bool(self.labels), '--labels "": must name a label set; give street13, cityscapes19 or a TOML file')
         at_least("workers", self.workers, 0)
 
 
@@ -36,7 +37,7 @@ class NetConfig:
     """Architecture."""
     width: int = 16
     """UNet only: channels of the first stage (the paper has 64: 31 M parameters; 16 has 1.9 M)."""
-    init: tuple[Literal["imagenet", "weights"], str] | None = None
+    init: tuple[Literal["imagenet", "weights"], PathText] | None = None
     """Weights to start from, as KIND FILE. "imagenet": an official HRNet classification file, of which all but the
     head must be there. "weights": a segmentation net, of this suite (model.pt) or an official HRNet file; what fits is
     taken."""

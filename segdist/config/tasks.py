@@ -10,14 +10,19 @@ from segdist.config.evaluation import EvaluationConfig
 from segdist.config.quantization import QuantizationConfig
 from segdist.config.runtime import RuntimeConfig
 from segdist.config.training import TrainingConfig
-from segdist.config.values import INT8_SUFFIX, STRIDE, parse_size, require
+from segdist.config.tuning import TuningConfig
+from segdist.config.values import INT8_SUFFIX, STRIDE, PathText, check_run, parse_size, require
+
+
+def _check_weights(weights: str | None) -> None:
+    require(weights != "", '--weights "": must name a file; give a model, or leave it out')
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Train a net with one process per rank (DDP); per epoch, score it on the validation split."""
 
-    run: str = ""
+    run: PathText = ""
     """Run folder on storage that all nodes share; made where it is missing."""
     overwrite: bool = False
     """Replace an earlier result of this step."""
@@ -27,6 +32,7 @@ class TrainConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
+        check_run(self.run)
         require(
             self.net.model != "unet" or min(parse_size(self.training.crop)) >= STRIDE,
             f"--crop {self.training.crop}: both sides must be at least {STRIDE}; give for example 256x512",
@@ -37,11 +43,11 @@ class TrainConfig:
 class EvaluateConfig:
     """Score a model on a split (loss, mIoU, pixel accuracy, IoU per class) and time it."""
 
-    run: str = ""
+    run: PathText = ""
     """Run folder."""
     name: str = "fp32"
     """Name of this evaluation: its results go to RUN/evaluate/NAME."""
-    weights: str | None = None
+    weights: PathText | None = None
     """model.pt or model_int8.torchscript; by default RUN/train/model.pt."""
     overwrite: bool = False
     """Replace an earlier result of this step."""
@@ -50,6 +56,8 @@ class EvaluateConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
+        check_run(self.run)
+        _check_weights(self.weights)
         require(
             re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
             f"--name {self.name!r}: must be a file name of letters, digits, '.', '_' and '-'; give for example fp32",
@@ -65,9 +73,9 @@ class EvaluateConfig:
 class QuantizeConfig:
     """Quantize a trained model to int8 and keep the best one found."""
 
-    run: str = ""
+    run: PathText = ""
     """Run folder."""
-    weights: str | None = None
+    weights: PathText | None = None
     """Trained model.pt; by default RUN/train/model.pt."""
     overwrite: bool = False
     """Replace an earlier result of this step."""
@@ -75,12 +83,32 @@ class QuantizeConfig:
     quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
+    def __post_init__(self) -> None:
+        check_run(self.run)
+        _check_weights(self.weights)
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """Time real training steps on this node with each way to run them, and remember the fastest (its profile)."""
+
+    run: PathText = ""
+    """Run folder; the profile itself is kept where all runs find it (--profiles)."""
+    overwrite: bool = False
+    """Replace an earlier result of this step."""
+    net: NetConfig = field(default_factory=NetConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        check_run(self.run)
+
 
 @dataclass(frozen=True)
 class PipelineConfig:
     """train, evaluate, quantize, evaluate the int8 model, write the report; a failed step stops those after it."""
 
-    run: str = ""
+    run: PathText = ""
     """Run folder on storage that all nodes share; made where it is missing."""
     overwrite: bool = False
     """Replace earlier results of these steps."""
@@ -107,15 +135,16 @@ class PipelineConfig:
         return QuantizeConfig(self.run, None, self.overwrite, self.dataset, self.quantization, self.runtime)
 
 
-TaskConfig = TrainConfig | EvaluateConfig | QuantizeConfig
-TASKS: dict[str, type[TrainConfig] | type[EvaluateConfig] | type[QuantizeConfig]] = {
+TaskConfig = TrainConfig | EvaluateConfig | QuantizeConfig | TuneConfig
+TASKS: dict[str, type[TrainConfig] | type[EvaluateConfig] | type[QuantizeConfig] | type[TuneConfig]] = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "quantize": QuantizeConfig,
+    "tune": TuneConfig,
 }
 """The tasks a rank can run, by the name they have on the command line."""
 
 
 def task_of(config: TaskConfig) -> str:
-    """The task of a config: ``train``, ``evaluate`` or ``quantize``."""
+    """The task of a config: ``train``, ``evaluate``, ``quantize`` or ``tune``."""
     return next(task for task, cls in TASKS.items() if isinstance(config, cls))

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 
 from segdist.launch.child import before_exec
-from segdist.launch.console import Rank0Output, write_all
+from segdist.launch.console import Rank0Output, RankLog
 from segdist.launch.outcome import Outcome, RankEnd, RankSpec
 from segdist.launch.supervisor import RankSupervisor
 
@@ -59,7 +59,8 @@ class _LocalRanks(RankSupervisor):
                 self._processes[spec.rank] = process
                 self._groups.setdefault(node, process.pid)
                 if process.stdout is not None:
-                    self._output = _OutputPipe(process.stdout.fileno(), os.dup(log.fileno()), selector)
+                    kept = RankLog(os.dup(log.fileno()), spec.log)
+                    self._output = _OutputPipe(process.stdout.fileno(), kept, selector)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the ranks alone: their own children are their own affair."""
@@ -102,7 +103,7 @@ class _LocalRanks(RankSupervisor):
 class _OutputPipe:
     """Rank 0's output on its way from a pipe to its log and the launcher's stdout; all file descriptors."""
 
-    def __init__(self, pipe: int, log: int, selector: selectors.BaseSelector) -> None:
+    def __init__(self, pipe: int, log: RankLog, selector: selectors.BaseSelector) -> None:
         self._pipe = pipe
         self._log = log
         self._selector = selector
@@ -120,7 +121,7 @@ class _OutputPipe:
             if self._pipe in self._selector.get_map():
                 self._selector.unregister(self._pipe)
             return False
-        write_all(self._log, data)
+        self._log.write(data)
         self._shown.show(data)
         return True
 
@@ -130,4 +131,4 @@ class _OutputPipe:
             while self.move():
                 pass
         finally:
-            os.close(self._log)
+            os.close(self._log.descriptor)

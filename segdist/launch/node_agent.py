@@ -28,6 +28,7 @@ from segdist.launch.agent_folder import AgentFolder, write_in_place
 from segdist.launch.child import before_exec
 from segdist.launch.escalation import Escalation
 from segdist.launch.supervisor import FORWARDED
+from segdist.system.output import prepare_output
 from segdist.system.signal_pipe import signal_pipe
 
 POLL_S = 0.5
@@ -122,7 +123,8 @@ class NodeAgent:
                         preexec_fn=before_exec(0, rank["cores"], hold=(signal.SIGUSR1,)),
                     )
                 except (OSError, subprocess.SubprocessError) as error:
-                    log.write(f"{rank['argv'][0]}: cannot be started in {self._plan['cwd']} ({error})\n".encode())
+                    said = f"{rank['argv'][0]}: cannot be started in {self._plan['cwd']} ({error})\n"
+                    log.write(said.encode(errors="replace"))
                     self._folder.append_state(rank["rank"], f"exit 127 {time.time():.3f}")
                     continue
             self._processes.append(process)
@@ -182,6 +184,7 @@ class NodeAgent:
 
 def main(argv: Sequence[str]) -> int:
     """``FOLDER NODE [--stdin]``; NODE is a number, or "auto". The ranks' exit codes are in their files: this is 0."""
+    prepare_output()  # an ssh connection that has gone takes no last words
     folder, node = AgentFolder(Path(argv[0])), argv[1]
     plan = json.loads(folder.plan_json.read_text(encoding="utf-8"))
     hosts = [entry["host"] for entry in plan["nodes"]]

@@ -16,11 +16,12 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 from segdist.launch.allocation import Allocation
-from segdist.launch.console import STDERR, Rank0Output, log_line, write_all
+from segdist.launch.console import Rank0Output, log_line, write_all
 from segdist.launch.escalation import Escalation
 from segdist.launch.outcome import Outcome, RankEnd, RankSpec, signal_name
 from segdist.launch.supervisor import FORWARDED
 from segdist.system.log_tail import LogTail
+from segdist.system.output import STDERR
 from segdist.system.ranks import PEER
 from segdist.system.signal_pipe import signal_pipe
 
@@ -156,6 +157,7 @@ class _SrunStep:
                 ["scancel", f"--signal={signal_name(number)[3:]}", os.environ["SLURM_JOB_ID"]],
                 capture_output=True,
                 text=True,
+                errors="replace",
                 check=False,
             )
             if done.returncode:
@@ -213,7 +215,9 @@ def requeue(allocation: Allocation) -> str | None:
     if shutil.which("scontrol") is None:
         return "scontrol is not on PATH"
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    done = subprocess.run(["scontrol", "requeue", allocation.job_id], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["scontrol", "requeue", allocation.job_id], capture_output=True, text=True, errors="replace", check=False
+    )
     return None if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"
 
 
@@ -246,6 +250,7 @@ def _squeue(allocation: Allocation, *arguments: str, **environ: str) -> str:
         env={**os.environ, **environ},
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
     )
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -82,7 +82,13 @@ def mpi_kind(version: str) -> str:
 def mpirun_version(mpirun: str) -> str:
     """What ``mpirun --version`` says."""
     done = subprocess.run(
-        [mpirun, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60
+        [mpirun, "--version"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        timeout=60,
     )
     return done.stdout + done.stderr
 

@@ -8,6 +8,7 @@ the job again, the launcher asks it to.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import platform
 import signal
@@ -19,17 +20,20 @@ from pathlib import Path
 from segdist import __version__
 from segdist.config import ConfigError
 from segdist.launch.allocation import THIS_MACHINE, Allocation
-from segdist.launch.console import STDERR, log_line, write_all
+from segdist.launch.console import log_line, write_all
 from segdist.launch.local import run_ranks
 from segdist.launch.outcome import Outcome, RankSpec
 from segdist.launch.pbs_job import save_before_job_end
 from segdist.launch.remote import run_remote
 from segdist.launch.srun import early_warning, is_requeued, requeue, run_srun
 from segdist.run.exit_codes import TO_BE_CONTINUED
+from segdist.run.file_system import replace_file
+from segdist.run.files import explain, list_names
 from segdist.run.folder import StepFolder
 from segdist.run.lease_owner import other_owner
 from segdist.run.result import Result, ResultError, job_of, utc_now
 from segdist.system.log_tail import last_lines
+from segdist.system.output import STDERR
 
 MAX_RESTARTS = 10
 
@@ -61,7 +65,7 @@ def launch(
     except (OSError, subprocess.SubprocessError, ConfigError) as problem:
         error = f"the ranks could not be started ({str(problem).strip()})"
         record_failure(step, error, started_at, time.monotonic() - started, specs[0].log, allocation)
-        write_all(STDERR, f"error: {error}; exit code 1\n".encode())
+        write_all(STDERR, f"error: {error}; exit code 1\n".encode(errors="replace"))
         return 1
     fresh = _identity(step.result_json) not in (None, before)
     if outcome.failure is None and fresh:
@@ -86,12 +90,12 @@ def launch(
         record_failure(step, error, started_at, time.monotonic() - started, log, allocation)
     log_line(f"the last lines of {log}:")
     for line in last_lines(log, _TAIL_LINES):
-        write_all(STDERR, f"  | {line}\n".encode())
+        write_all(STDERR, f"  | {line}\n".encode(errors="replace"))
     if outcome.failure is not None and outcome.exit_code == 128 + signal.SIGKILL:
         log_line("who sends SIGKILL: mostly the kernel or the scheduler where memory has run out (see dmesg)")
     if f"exit code {exit_code}" not in reason:
         reason += f"; exit code {exit_code}"
-    write_all(STDERR, f"error: {reason}; log: {log}\n".encode())
+    write_all(STDERR, f"error: {reason}; log: {log}\n".encode(errors="replace"))
     return exit_code
 
 
@@ -158,7 +162,11 @@ def record_failure(
 ) -> None:
     """Write ``result.json`` with status "failed" for ranks that could not."""
     environ = {**os.environ, **allocation.environment}
-    other = other_owner(step, environ)
+    try:
+        other = other_owner(step, environ)
+    except (OSError, ConfigError) as problem:  # the storage gives nothing, and would take nothing
+        log_line(f"{step.result_json}: not written ({problem})")
+        return
     if other is not None:  # a later life of this job, say, while this one was cut off from the network
         log_line(f"{step.path}: is held by {other}; nothing is written there")
         return
@@ -177,7 +185,7 @@ def record_failure(
     try:
         step.write_result(result)
     except OSError as problem:  # the disk is full, say; how the ranks ended matters more
-        log_line(f"{step.result_json}: cannot be written ({problem.strerror})")
+        log_line(f"{explain(problem)}: result.json cannot be written")
 
 
 def rotate_logs(step: StepFolder) -> None:
@@ -188,8 +196,9 @@ def rotate_logs(step: StepFolder) -> None:
     """
     try:
         step.logs.mkdir(parents=True, exist_ok=True)
-        for log in step.logs.glob("rank*.log"):
-            log.replace(log.with_name(f"{log.name}.1"))
+        for name in list_names(step.logs):
+            if fnmatch.fnmatchcase(name, "rank*.log"):
+                replace_file(step.logs / name, step.logs / f"{name}.1")
     except OSError as error:
         raise ConfigError(
             f"{step.logs}: cannot be made or written ({error.strerror}); give a --run folder you may write to"

@@ -10,6 +10,7 @@ from pathlib import Path
 import tyro
 
 from segdist.cli import parse, run_command
+from segdist.config import PathText
 from segdist.report.page import write_report
 
 
@@ -17,9 +18,9 @@ from segdist.report.page import write_report
 class ReportConfig:
     """Write one self-contained HTML page about one run or several side by side."""
 
-    runs: tyro.conf.Positional[tuple[str, ...]]
+    runs: tyro.conf.Positional[tuple[PathText, ...]]
     """Run folders, each one net of the page."""
-    out: str
+    out: PathText
     """HTML file to write."""
 
 

@@ -50,7 +50,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     require(not out.is_dir(), f"--out {str(out)!r}: is a folder; give the name of a file, for example report.html")
     page = _page(read_runs(runs))
     try:
-        write_atomic(out, page.encode())
+        write_atomic(out, page.encode(errors="replace"))
     except OSError as error:
         raise ConfigError(f"--out {str(out)!r}: cannot be written ({error.strerror}); give another file") from error
     return out

@@ -18,9 +18,11 @@ from segdist.run.result import as_number
 
 
 def _curve(run: Run, key: str, dashed: bool = False) -> charts.Line:
-    epochs = [as_number(row.get("epoch")) for row in run.epochs]
-    counted = [float(i) if epoch is None else epoch for i, epoch in enumerate(epochs)]
-    return charts.Line(run.net, counted, [as_number(row.get(key)) for row in run.epochs], dashed)
+    rows = [(row, as_number(row.get("epoch"))) for row in run.epochs]
+    numbered = [(row, float(i) if epoch is None else epoch) for i, (row, epoch) in enumerate(rows)]
+    # An epoch that was not validated has no value, and the line goes past it.
+    shown = [(row, epoch) for row, epoch in numbered if key in row] or numbered
+    return charts.Line(run.net, [epoch for _, epoch in shown], [as_number(row.get(key)) for row, _ in shown], dashed)
 
 
 def curves(runs: Sequence[Run]) -> dict[str, Markup]:

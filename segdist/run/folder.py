@@ -4,7 +4,9 @@
 
     runs/RUN/
       run.json                      what was asked for, and from which commit and versions
-      train/  config.json  metrics.jsonl  steps.jsonl  checkpoints/{last,step-…,best}.pt  model.pt  logs/  result.json
+      tune/  config.json  logs/  result.json
+      train/  config.json  choices.json  metrics.jsonl  steps.jsonl  checkpoints/{last,step-…,best}.pt  model.pt  logs/
+              result.json
       evaluate/NAME/  config.json  confusion.npy  images.csv  overlays/*.png  export/SIZE/*.png  logs/  result.json
       quantize/  config.json  model_int8.torchscript  logs/  result.json
       report.html
@@ -19,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from segdist.config import EvaluateConfig, TaskConfig, task_of, to_plain
-from segdist.run.files import json_text, write_atomic, write_json
+from segdist.run.files import json_text, list_names, read_text, write_atomic, write_json
 from segdist.run.result import Result, read_result, to_json_values
 
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -27,7 +29,7 @@ PRECISIONS = ("fp32", "bf16", "int8")
 
 
 class StepFolder:
-    """The files of one step of a run: ``train``, ``evaluate/NAME`` or ``quantize``."""
+    """The files of one step of a run: ``tune``, ``train``, ``evaluate/NAME`` or ``quantize``."""
 
     def __init__(self, path: Path, task: str, name: str) -> None:
         self.path = path
@@ -38,6 +40,7 @@ class StepFolder:
         self.metrics_jsonl = path / "metrics.jsonl"
         self.steps_jsonl = path / "steps.jsonl"
         self.progress_json = path / "progress.json"
+        self.choices_json = path / "choices.json"
         self.checkpoints = path / "checkpoints"
         self.logs = path / "logs"
         self.overlays = path / "overlays"
@@ -53,7 +56,7 @@ class StepFolder:
         One that says the same already is left alone, as it is the file by which the step was submitted.
         """
         text = json_text(to_plain(config))
-        if not self.config_json.is_file() or self.config_json.read_text(encoding="utf-8") != text:
+        if not self.config_json.is_file() or read_text(self.config_json) != text:
             write_atomic(self.config_json, text.encode())
 
     def write_result(self, result: Result) -> None:
@@ -96,10 +99,11 @@ class RunFolder:
 
     def steps(self) -> Iterator[StepFolder]:
         """The steps that have a folder, in the order of a pipeline."""
-        if (self.path / "train").is_dir():
-            yield self.step("train")
+        for task in ("tune", "train"):
+            if (self.path / task).is_dir():
+                yield self.step(task)
         evaluations = self.path / "evaluate"
-        names = sorted(p.name for p in evaluations.iterdir() if p.is_dir()) if evaluations.is_dir() else []
+        names = [name for name in list_names(evaluations) if (evaluations / name).is_dir()]
         for name in names:
             if "int8" not in name:
                 yield self.step("evaluate", name)

@@ -24,7 +24,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from segdist.config import ConfigError
-from segdist.run.files import write_atomic
+from segdist.run.file_system import make_link, replace_file, sync_folder
+from segdist.run.files import naming, write_atomic
 from segdist.run.folder import StepFolder
 from segdist.run.lease_owner import (
     WATCH_S,
@@ -33,6 +34,7 @@ from segdist.run.lease_owner import (
     identity,
     is_alive,
     is_on_this_machine,
+    is_unfinished,
     owner_path,
     read_owner,
     superseded,
@@ -72,12 +74,13 @@ def acquire(
     path, data = owner_path(step), (json.dumps(dataclasses.asdict(own), indent=2) + "\n").encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     owner = read_owner(step)
-    if owner is None:
-        if not _create(path, data):  # somebody was faster by a moment
-            raise LeaseHeld(
-                f"{path.parent}: has just been taken by {read_owner(step) or 'another job'}; wait for its end"
-            )
-    else:
+    if owner is None and not _create(path, data):  # somebody was faster by a moment, or ended in that moment
+        owner = read_owner(step)
+        if owner is not None or not is_unfinished(step):
+            raise LeaseHeld(f"{path.parent}: has just been taken by {owner or 'another job'}; wait for its end")
+        log(f"{step.path}: taken over from a start that ended before it had written {path.name}")
+        write_atomic(path, data)
+    elif owner is not None:
         _refuse_living(step, owner, own, watch_s, log)
         now = read_owner(step)
         if now is not None and now.token != owner.token:  # somebody else has watched it too, and was faster
@@ -158,34 +161,60 @@ class Lease:
             owner_path(self.step).unlink()
 
     def _heartbeat(self) -> None:
-        count, well = 0, True
+        """Write the heartbeat until the lease ends or is lost.
+
+        Where the holder file cannot be read for a while, others would take a job without a heartbeat for dead.
+        """
+        count, amiss = 0, ""
         path = heartbeat_path(self.step)
         temporary = path.with_name(f".{path.name}.{self.own.token}")
         while not self._ended.is_set():
+            before, amiss = amiss, ""
             try:
                 self.check()
-                temporary.write_text(f"{self.own.token} {count}\n", encoding="ascii")
-                temporary.replace(path)
-                well = True
             except LeaseLost:
                 return
+            except (OSError, ConfigError) as error:
+                amiss = f"{error}; the heartbeat goes on"
+            try:
+                with naming(path):
+                    temporary.write_text(f"{self.own.token} {count}\n", encoding="ascii")
+                    replace_file(temporary, path)
             except OSError as error:
-                if well:
-                    print(f"warning: {path}: cannot be written ({error}); others may think this job dead",
-                          file=sys.stderr, flush=True)  # fmt: skip
-                well = False
+                amiss = f"the heartbeat cannot be written ({error}); others may think this job dead"
+            if amiss and not before:
+                print(f"warning: {amiss}", file=sys.stderr, flush=True)
+            elif before and not amiss:
+                print(f"{path}: is written and {owner_path(self.step).name} read again", file=sys.stderr, flush=True)
             count += 1
             self._ended.wait(HEARTBEAT_S)
 
 
 def _create(path: Path, data: bytes) -> bool:
-    """Write a file that must not be there yet; whole from its first moment, so by a link to a finished one."""
+    """Write a file that must not be there yet; whole from its first moment, so by a link to a finished one.
+
+    Without hard links it is made at its own place, and is empty for a moment (:func:`read_owner` waits for that).
+    """
     finished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         write_atomic(finished, data)
-        os.link(finished, path)
+        if not make_link(finished, path):
+            _create_in_place(path, data)
     except FileExistsError:
         return False
     finally:
         finished.unlink(missing_ok=True)
     return True
+
+
+def _create_in_place(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        with naming(path):
+            os.write(descriptor, data)
+    except OSError:
+        path.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+    sync_folder(path.parent)

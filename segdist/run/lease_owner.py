@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segdist.config import ConfigError
+from segdist.run.files import read_text
 from segdist.run.folder import StepFolder
 from segdist.run.result import ResultError
 from segdist.system.procfs import boot_id, process_start
 
 WATCH_S = 15.0
 """Seconds for which the heartbeat of an owner on another machine is watched before it counts as dead."""
+UNFINISHED_S = 2.0
+"""Seconds that the owner has to write into a holder file that it has made."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +92,33 @@ def heartbeat_path(step: StepFolder) -> Path:
 def read_owner(step: StepFolder) -> LeaseOwner | None:
     """Who has the lease of the step, dead or alive; None where nobody has.
 
+    A file that is empty, as it is for a moment where a file system has no hard links, is looked at again for a while;
+    one that stays so is nobody's (:func:`is_unfinished`).
+
     Raises:
         ConfigError: for a file that is no lease.
+        OSError: naming the file, where it cannot be read.
     """
     path = owner_path(step)
+    end = time.monotonic() + UNFINISHED_S
     try:
-        return LeaseOwner(**json.loads(path.read_text(encoding="utf-8")))
+        while not (text := read_text(path)).strip():
+            if time.monotonic() > end:
+                return None
+            time.sleep(UNFINISHED_S / 20)  # nobody tells of a change on a network file system
+        return LeaseOwner(**json.loads(text))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: does not say who works on the step ({error}); remove it if nobody does") from error
+
+
+def is_unfinished(step: StepFolder) -> bool:
+    """Whether there is a holder file in which nothing stands: who made it has ended in that moment."""
+    try:
+        return not read_text(owner_path(step)).strip()
+    except FileNotFoundError:
+        return False
 
 
 def superseded(step: StepFolder, environ: Mapping[str, str]) -> LeaseOwner | None:
@@ -174,6 +194,6 @@ def last_writer(step: StepFolder) -> LeaseOwner | None:
 def read_heartbeat(step: StepFolder) -> str:
     """What the owner wrote last: its token and a number; empty where there is nothing."""
     try:
-        return heartbeat_path(step).read_text(encoding="ascii", errors="replace")
-    except FileNotFoundError:
+        return read_text(heartbeat_path(step))
+    except (FileNotFoundError, UnicodeDecodeError):
         return ""

@@ -46,6 +46,7 @@ def checkout_commit() -> str | None:
         ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
     )
     return described.stdout.strip() or None

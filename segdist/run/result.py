@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from segdist.run.files import explain, read_text
+
 SCHEMA_VERSION = 1
 STATUSES = ("completed", "failed", "skipped")
 Status = Literal["completed", "failed", "skipped"]
@@ -20,6 +22,14 @@ _JOB_VARIABLES = {"cluster": "SEGDIST_JOB_CLUSTER", "id": "SEGDIST_JOB_ID", "res
 
 class ResultError(ValueError):
     """A result file that is missing, half-copied or of another schema. The message names the file and why."""
+
+
+class UnreadableResult(ResultError):
+    """A result file that the storage does not give: ``reason`` is the error, and says nothing about the result."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(f"{explain(reason)}; mend the storage, or let the owner of the file allow it")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -77,10 +87,12 @@ def read_result(path: Path) -> Result:
         ResultError: naming the file and what is wrong with it.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        values = json.loads(read_text(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ResultError(f"{path}: is missing; the step has not ended, or the copy is not whole") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UnreadableResult(error) from error
+    except ValueError as error:
         raise ResultError(f"{path}: cannot be read as JSON ({error}); copy the run folder again") from error
     if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
         found = values.get("schema_version") if isinstance(values, dict) else type(values).__name__
@@ -100,9 +112,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         ResultError: for a broken line before the last.
     """
-    if not path.exists():
+    try:
+        lines = read_text(path).splitlines()
+    except FileNotFoundError:
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
     rows = []
     for number, line in enumerate(lines, 1):
         try:

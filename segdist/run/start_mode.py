@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from segdist.config import ConfigError, TaskConfig, TrainConfig
-from segdist.run.files import write_json
+from segdist.run.files import list_names, read_text, write_json
 from segdist.run.folder import StepFolder
 from segdist.run.lease_owner import restarts
-from segdist.run.result import Result, ResultError, job_of
+from segdist.run.result import Result, ResultError, UnreadableResult, job_of
 
 StartMode = Literal["fresh", "resume", "done"]
 
@@ -31,6 +31,7 @@ def choose_start_mode(step: StepFolder, config: TaskConfig, environ: Mapping[str
 
     Raises:
         ConfigError: for a result that would be lost.
+        OSError: naming a file or folder that cannot be read.
     """
     result = _result(step)
     can_resume = isinstance(config, TrainConfig) and config.training.resume == "auto" and has_checkpoints(step)
@@ -49,8 +50,8 @@ def choose_start_mode(step: StepFolder, config: TaskConfig, environ: Mapping[str
 
 
 def has_checkpoints(step: StepFolder) -> bool:
-    """Whether a training left any, good or damaged."""
-    return any(step.checkpoints.glob("*.pt")) or any(step.checkpoints.glob("*.pt.damaged"))
+    """Whether a training left any, good or damaged; raises OSError where the folder cannot be read."""
+    return any(name.endswith((".pt", ".pt.damaged")) for name in list_names(step.checkpoints) if name[0] != ".")
 
 
 def note_fresh_start(step: StepFolder, environ: Mapping[str, str]) -> None:
@@ -61,7 +62,7 @@ def note_fresh_start(step: StepFolder, environ: Mapping[str, str]) -> None:
 def _began_afresh(step: StepFolder, environ: Mapping[str, str]) -> bool:
     """Whether an earlier life of this job has come so far."""
     try:
-        job = json.loads(_begun_path(step).read_text(encoding="utf-8"))["job"]
+        job = json.loads(read_text(_begun_path(step)))["job"]
     except FileNotFoundError:
         return False
     return _is_own_job(job, environ)
@@ -74,6 +75,8 @@ def _begun_path(step: StepFolder) -> Path:
 def _result(step: StepFolder) -> Result | None:
     try:
         return step.read_result()
+    except UnreadableResult as error:  # whether there is one is not known
+        raise error.reason from None
     except ResultError:  # missing, or of another version: refused by its being there
         return None
 

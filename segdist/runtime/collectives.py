@@ -12,7 +12,8 @@ import importlib.util
 import ipaddress
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -100,6 +101,15 @@ def interface_to(address: str, peer: str = "") -> str:
     raise ConfigError(f"MASTER_ADDR {address}: no interface has {own}; give --interface NAME")
 
 
+def link_mbit(interface: str, folder: Path = Path("/sys/class/net")) -> int | None:
+    """Speed of a network interface in Mbit/s, as its driver says (sysfs); None where it does not."""
+    try:
+        speed = int((folder / interface / "speed").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return speed if speed > 0 else None
+
+
 def _source_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """This machine's address on the route to a host; a datagram socket picks it, and sends nothing."""
     problem: OSError | None = None
@@ -173,6 +183,18 @@ class Collectives:
         if self.backend != "none":
             dist.all_reduce(tensor)
         return tensor
+
+    def begin_all_reduce(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """Begin to add ``tensor`` over all ranks, in place; what is returned waits for it, and gives it."""
+        if self.backend == "none":
+            return lambda: tensor
+        work = dist.all_reduce(tensor, async_op=True)
+
+        def wait() -> Tensor:
+            work.wait()
+            return tensor
+
+        return wait
 
     def all_gather(self, value: Any) -> list[Any]:
         """The (picklable) values of all ranks, in their order, on every rank."""

@@ -36,8 +36,8 @@ class Ipex:
 def load_ipex(wanted: str, cpu: Cpu, bf16: bool) -> Ipex:
     """Import IPEX as ``--ipex`` asks: "on" always, "off" never, "auto" where it is likely to help.
 
-    That is for bf16 training on Intel's CPUs. In fp32, and on other makers' CPUs in bf16 too, importing it was measured
-    to make training slower, up to twice, by kernels that it puts in the place of torch's own.
+    That is for bf16 training. In fp32 importing it was measured to make training slower, up to twice, by kernels that
+    it puts in the place of torch's own.
 
     Args:
         wanted: "auto", "on" or "off".
@@ -51,8 +51,6 @@ def load_ipex(wanted: str, cpu: Cpu, bf16: bool) -> Ipex:
         return Ipex(None, "off, as asked for")
     if wanted == "auto" and not bf16:
         return Ipex(None, "not used: it does not help fp32 training")
-    if wanted == "auto" and cpu.vendor != "GenuineIntel":
-        return Ipex(None, f"not used: on {cpu.vendor} it makes training slower; --ipex on takes it")
     if importlib.util.find_spec("intel_extension_for_pytorch") is None:
         if wanted == "on":
             raise ConfigError(f"--ipex on: intel-extension-for-pytorch is not installed; {INSTALL}")

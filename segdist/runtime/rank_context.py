@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import sys
@@ -13,10 +14,12 @@ import psutil
 import torch
 
 from segdist.config import ConfigError, RuntimeConfig, TaskConfig
+from segdist.machine.start import MARK, PLAIN, Start
 from segdist.run.files import write_json
 from segdist.run.folder import StepFolder
 from segdist.run.lease import Lease
 from segdist.runtime.collectives import Collectives
+from segdist.system.allocator import loaded_allocator
 from segdist.system.cpu import Cpu, read_cpu
 from segdist.system.plural import count_noun
 from segdist.system.ranks import Ranks
@@ -59,6 +62,7 @@ class RankContext:
     lease: Lease | None = None
     decisions: dict[str, str] = field(default_factory=dict)
     finish_writing: Callable[[], None] = lambda: None
+    start: Start = PLAIN
 
     @property
     def is_rank0(self) -> bool:
@@ -132,9 +136,9 @@ class RankContext:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The layout of activations and weights that the config asks for."""
+        """The layout of activations and weights."""
         formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-        return formats[self.runtime.memory_format]
+        return formats[self.start.choices.memory_format]
 
     def machine(self) -> dict[str, Any]:
         """Hosts, CPU, instruction set and threads, for ``result.json``."""
@@ -151,7 +155,12 @@ class RankContext:
 
 
 def open_rank_context(
-    config: TaskConfig, ranks: Ranks, cores: Sequence[int], step: StepFolder, stop: StopFlag | None = None
+    config: TaskConfig,
+    ranks: Ranks,
+    cores: Sequence[int],
+    step: StepFolder,
+    stop: StopFlag | None = None,
+    start: Start = PLAIN,
 ) -> RankContext:
     """Set torch's threads, join the other ranks, and say what was found.
 
@@ -166,7 +175,21 @@ def open_rank_context(
         ranks, runtime.collectives, runtime.interface, runtime.timeout, runtime.rendezvous_timeout
     )
     context = RankContext(ranks, cores, read_cpu(), collectives, step, runtime, StopFlag() if stop is None else stop)
+    # The ranks of a training must agree, and nodes may differ: what rank 0 found is what all take.
+    context.start = dataclasses.replace(start, choices=collectives.all_gather(start.choices)[0])
     size = f"{count_noun(ranks.world, 'rank')}, {count_noun(len(cores), 'thread')} each"
     context.log(f"{context.cpu.model}, {context.cpu.isa}; {size}")
     context.record_choice("collectives", f"{collectives.backend} ({collectives.reason})")
+    _record_start(context)
     return context
+
+
+def _record_start(context: RankContext) -> None:
+    """Record the allocator that is really there, and how threads wait."""
+    allocator, loaded = context.start.allocator, loaded_allocator(os.environ)
+    warning = None
+    if loaded != allocator.name and MARK in os.environ:
+        warning = f"allocator {allocator.name}: was to be loaded, and {loaded} is here"
+    reason = allocator.reason if loaded == allocator.name else "as this process was started"
+    context.record_choice("allocator", f"{loaded} ({reason})", warning)
+    context.record_choice("wait-policy", os.environ.get("OMP_WAIT_POLICY", "as OpenMP does by itself").lower())

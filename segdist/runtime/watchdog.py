@@ -218,7 +218,7 @@ class _StoreLost(Exception):
 
 def is_lost_connection(error: BaseException) -> bool:
     """Whether an error only says that another rank is gone or late (in gloo's words)."""
-    signs = ("gloo/", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    signs = ("gloo/", "Connection closed by peer", "Connection reset by peer", "Broken pipe", "Application timeout")
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 

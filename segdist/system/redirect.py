@@ -23,7 +23,8 @@ def redirect_fd(descriptor: int) -> Iterator[None]:
             yield
         except BaseException:
             held.seek(0)
-            os.write(real, held.read())
+            with contextlib.suppress(OSError):  # what cannot be shown is no reason to hide the exception
+                os.write(real, held.read())
             raise
         finally:
             stream.flush()

@@ -26,6 +26,14 @@ def remember_signals(numbers: Sequence[signal.Signals]) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
+def keep_over_exec(numbers: Sequence[signal.Signals]) -> None:
+    """Hold these signals back from here on, those that were remembered too: a program that this process becomes
+    (``exec``) finds them where it remembers signals itself. With no other thread about, which could take them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    for number in {one for one in _remembered if one in numbers}:
+        signal.raise_signal(number)
+
+
 def open_signal_pipe(numbers: Sequence[signal.Signals]) -> int:
     """Have these signals written to a pipe, for as long as the process lives; its reading end. Main thread only."""
     return _redirect(numbers)[0]

@@ -244,7 +244,7 @@ def images_csv(rows: list[tuple[str, str, float, float]]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("size", "image", "miou_pct", "pixel_accuracy_pct"))
     writer.writerows((size, stem, percent(miou), percent(accuracy)) for size, stem, miou, accuracy in rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="replace")
 
 
 def size_summary(size: str, values: dict[str, Any]) -> str:

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from segdist.config import ConfigError, EvaluateConfig, QuantizeConfig, TaskConfig, TrainConfig
+from segdist.config import ConfigError, EvaluateConfig, QuantizeConfig, TaskConfig, TrainConfig, TuneConfig
+from segdist.machine.start import PLAIN, Start
 from segdist.run.exit_codes import GOAL_MISSED, TO_BE_CONTINUED, USAGE_ERROR
+from segdist.run.files import explain
 from segdist.run.folder import RunFolder, StepFolder
 from segdist.run.lease import Lease, LeaseHeld, LeaseLost, acquire
 from segdist.run.lease_owner import other_owner
@@ -29,7 +31,14 @@ from segdist.training.checkpoint_file import CheckpointFolder
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
-def run_task(task: str, config: TaskConfig, ranks: Ranks, cores: Sequence[int], stop: StopFlag | None = None) -> int:
+def run_task(
+    task: str,
+    config: TaskConfig,
+    ranks: Ranks,
+    cores: Sequence[int],
+    stop: StopFlag | None = None,
+    start: Start = PLAIN,
+) -> int:
     """Run ``task`` as this rank; returns its exit code.
 
     Rank 0 acquires the lease of the step, writes ``config.json`` before the work and ``result.json`` after it, and
@@ -37,7 +46,7 @@ def run_task(task: str, config: TaskConfig, ranks: Ranks, cores: Sequence[int], 
     that stopped on a signal has not ended: it writes no result.
     """
     step = RunFolder(config.run).step_of(config)
-    started_at, start = utc_now(), time.monotonic()
+    started_at, began = utc_now(), time.monotonic()
     try:  # every rank looks, so that none waits for the others
         if choose_start_mode(step, config, os.environ) == "done":
             print(f"{step.result_json}: this job has completed the step already; nothing is left to do", flush=True)
@@ -47,7 +56,7 @@ def run_task(task: str, config: TaskConfig, ranks: Ranks, cores: Sequence[int], 
         return USAGE_ERROR
     context: RankContext | None = None
     try:
-        context = open_rank_context(config, ranks, cores, step, stop)
+        context = open_rank_context(config, ranks, cores, step, stop, start)
         context.run_on_rank0(lambda: _begin(context, config))
         end = _End(0, metrics=_run(context, config))
         context.run_on_rank0(context.check_lease)
@@ -69,7 +78,7 @@ def run_task(task: str, config: TaskConfig, ranks: Ranks, cores: Sequence[int], 
             status="failed" if end.error else "completed",
             started_at=started_at,
             ended_at=utc_now(),
-            elapsed_s=round(time.monotonic() - start, 3),
+            elapsed_s=round(time.monotonic() - began, 3),
             error=end.error,
             log=str(step.rank_log(0)),
             metrics=end.metrics,
@@ -115,10 +124,10 @@ def _end_of(failure: Exception, context: RankContext | None) -> _End:
 
 def _end_of_this_rank(failure: Exception, context: RankContext | None = None) -> _End:
     text = str(failure)
-    if isinstance(failure, OSError) and failure.errno in _STORAGE and context is not None:
+    if isinstance(failure, OSError) and (failure.filename is not None or failure.errno in _STORAGE):
         return _End(
             1,
-            f"{failure.filename or context.step.path}: {failure.strerror}; what was saved before is kept; "
+            f"{explain(failure, str(context.step.path) if context else '')}; what was saved before is kept; "
             "mend the storage and give the same command again",
         )
     if isinstance(failure, GoalMissed):
@@ -143,7 +152,7 @@ def _begin(context: RankContext, config: TaskConfig) -> None:
     if start == "fresh":
         CheckpointFolder(step.checkpoints, 1).remove_all()
         if isinstance(config, TrainConfig):
-            for path in (RunFolder(config.run).model_pt, step.metrics_jsonl, step.steps_jsonl):
+            for path in (RunFolder(config.run).model_pt, step.metrics_jsonl, step.steps_jsonl, step.choices_json):
                 path.unlink(missing_ok=True)
         note_fresh_start(step, os.environ)
     step.result_json.unlink(missing_ok=True)
@@ -177,6 +186,10 @@ def _run(context: RankContext, config: TaskConfig) -> dict[str, Any]:
         from segdist.tasks.train import train
 
         return train(context, config)
+    if isinstance(config, TuneConfig):
+        from segdist.tasks.tune import tune
+
+        return tune(context, config)
     if isinstance(config, EvaluateConfig):
         from segdist.tasks.evaluate import evaluate
 

@@ -22,14 +22,14 @@ from segdist.models.aux_head import AuxHeadNet, without_aux_head
 from segdist.models.build import build_net, count_parameters
 from segdist.models.init_weights import load_init_weights
 from segdist.models.model_file import ModelInfo
-from segdist.runtime.ipex import Ipex, load_ipex
-from segdist.runtime.precision import Precision, choose_precision, wants_bf16
 from segdist.runtime.rank_context import RankContext
+from segdist.system.memory import peak_memory_mb
 from segdist.system.progress import Progress
 from segdist.tasks.dataset import open_splits
+from segdist.tasks.train_choices import distribute, keep_choices, select_precision
 from segdist.training.checkpointer import Checkpointer
 from segdist.training.crops import CropLoader, class_weights, require_batchnorm_values
-from segdist.training.ddp import average_running_stats, gradient_types, wrap_ddp
+from segdist.training.ddp import average_running_stats
 from segdist.training.ema import ExponentialMovingAverage
 from segdist.training.loss import PixelCrossEntropy
 from segdist.training.optimizer import build_optimizer
@@ -57,8 +57,8 @@ def train(context: RankContext, config: TrainConfig) -> dict[str, Any]:
     weights = class_weights(train_images, context, len(labels), cfg.class_balance)
     criterion = PixelCrossEntropy(weights, cfg.label_smoothing, cfg.ohem, cfg.ohem_keep)
 
-    net, info = create_net(context, config, labels)
     precision, ipex = select_precision(context)
+    net, info = create_net(context, config, labels)
     ema = ExponentialMovingAverage(without_aux_head(net), cfg.ema) if cfg.ema > 0 else None
     state = TrainState(net, build_optimizer(net, cfg), ema, context.collectives, steps_per_epoch=len(loader))
     run = fingerprint(config, labels, train_images.samples)
@@ -67,9 +67,8 @@ def train(context: RankContext, config: TrainConfig) -> dict[str, Any]:
     state.net, state.optimizer = precision.prepare(ipex, state.net, state.optimizer)
     if cfg.sync_batchnorm and context.ranks.world > 1:
         state.net = convert_sync_batchnorm(state.net, context.collectives.new_group())
-    if context.ranks.world > 1:
-        context.record_choice("gradients", f"each rank gives {gradient_types(state.net)} to a step's exchange")
-    distributed = wrap_ddp(state.net, context, precision)
+    keep_choices(context, precision)
+    distributed = distribute(context, state.net, precision, cfg)
     train_step = TrainStep(state, distributed, criterion, context, precision, cfg)
     context.log(
         f"{info.model}: {info.parameters / 1e6:.2f} M parameters; {len(train_images)} images, "
@@ -79,15 +78,24 @@ def train(context: RankContext, config: TrainConfig) -> dict[str, Any]:
     state.start_clock()
     while state.progress.epoch < cfg.epochs:
         train_one_epoch(state, train_step, loader, checkpointer)
-        score = validate(state, train_step, val_images, len(labels))
-        if score is None:
-            checkpointer.stop(state)
+        average_running_stats(state.net, context)
+        score = None
+        if is_validated(state.progress.epoch, cfg):
+            score = validate(state, train_step, val_images, len(labels))
+            if score is None:
+                checkpointer.stop(state)
         require_trained(state.progress, score, cfg, checkpointer)
         row = epoch_row(state, score, labels, loader.batch_size, train_step.lr(state.step - 1))
         log_epoch(context, row, cfg.epochs)
         checkpointer.end_epoch(state, row)
     checkpointer.finish()
-    return training_metrics(state.progress, info, state.step) | checkpointer.metrics()
+    peak = max(context.collectives.all_gather(peak_memory_mb()))
+    return training_metrics(state.progress, info, state.step) | {"peak_memory_mb": peak} | checkpointer.metrics()
+
+
+def is_validated(epoch: int, cfg: TrainingConfig) -> bool:
+    """Whether the model is scored after an epoch (from 0): each ``val_every``-th, and the last."""
+    return (epoch + 1) % cfg.val_every == 0 or epoch + 1 == cfg.epochs
 
 
 def create_net(context: RankContext, config: TrainConfig, labels: LabelSet) -> tuple[nn.Module, ModelInfo]:
@@ -102,16 +110,6 @@ def create_net(context: RankContext, config: TrainConfig, labels: LabelSet) -> t
         net = AuxHeadNet(net, len(labels))
     net.to(memory_format=context.memory_format)  # type: ignore[call-overload]
     return net, info
-
-
-def select_precision(context: RankContext) -> tuple[Precision, Ipex]:
-    """The arithmetic of the training, and IPEX where it is used; both are recorded."""
-    wanted = context.runtime.precision
-    ipex = load_ipex(context.runtime.ipex, context.cpu, wants_bf16(wanted, context.cpu))
-    context.record_choice("ipex", ipex.reason)
-    precision = choose_precision(wanted, context.cpu, ipex)
-    context.record_choice("precision", f"{precision.name} ({precision.reason})", precision.warning)
-    return precision, ipex
 
 
 def train_one_epoch(state: TrainState, train_step: TrainStep, loader: CropLoader, checkpointer: Checkpointer) -> None:
@@ -168,10 +166,9 @@ def skip_or_fail(state: TrainState, images: list[str], train_step: TrainStep, ch
 def validate(state: TrainState, train_step: TrainStep, images: WholeImages, classes: int) -> Score | None:
     """Score the model on the validation split, each rank taking its share; None where a signal asks to stop.
 
-    Batch normalization's running statistics become those of all ranks; where there is an EMA, its weights are scored.
+    Where there is an EMA, its weights are scored.
     """
     context, cfg, model, step = train_step.context, train_step.cfg, state.model, state.step - 1
-    average_running_stats(state.net, context)
     model.eval()
     mode = InferenceMode(None if cfg.val_size == "label" else parse_size(cfg.val_size))
     score = Score(ConfusionMatrix(classes))
@@ -191,21 +188,23 @@ def validate(state: TrainState, train_step: TrainStep, images: WholeImages, clas
     return score if score.images == len(images) else None
 
 
-def require_trained(progress: TrainProgress, score: Score, cfg: TrainingConfig, checkpointer: Checkpointer) -> None:
+def require_trained(
+    progress: TrainProgress, score: Score | None, cfg: TrainingConfig, checkpointer: Checkpointer
+) -> None:
     """Refuse an epoch that says nothing.
 
     Raises:
         ConfigError: where no validation pixel counts.
         FloatingPointError: where all steps were left out, or the validation loss is not finite.
     """
-    if score.confusion.pixels == 0:
+    if score is not None and score.confusion.pixels == 0:
         raise ConfigError(
             "--data: no pixel of the validation split belongs to a class of the label set, so nothing can be scored; "
             "give other --labels or other data"
         )
     if progress.losses and all(loss is None for loss in progress.losses):
         reason = f"each of its {len(progress.losses)} steps was left out, as its loss or gradient was not finite"
-    elif not math.isfinite(score.loss):
+    elif score is not None and not math.isfinite(score.loss):
         reason = f"the validation loss is {score.loss}"
     else:
         return
@@ -214,16 +213,18 @@ def require_trained(progress: TrainProgress, score: Score, cfg: TrainingConfig, 
     )
 
 
-def epoch_row(state: TrainState, score: Score, labels: LabelSet, batch_size: int, lr: float) -> dict[str, Any]:
-    """The row of ``metrics.jsonl`` of the epoch whose steps are all done."""
+def epoch_row(state: TrainState, score: Score | None, labels: LabelSet, batch_size: int, lr: float) -> dict[str, Any]:
+    """The row of ``metrics.jsonl`` of the epoch whose steps are all done; without scores where it was not validated."""
     progress, images = state.progress, state.steps_per_epoch * batch_size
+    scores: dict[str, Any] = {}
+    if score is not None:
+        scores = {"val_loss": round(score.loss, 6), **score.confusion.scores(labels.classes)}
     return {
         "epoch": progress.epoch + 1,
         "step": state.step,
         "lr": lr,
         "train_loss": round(progress.loss, 6),
-        "val_loss": round(score.loss, 6),
-        **score.confusion.scores(labels.classes),
+        **scores,
         "images_per_s": round(images / progress.seconds, 3),
         "time_per_image_ms": round(1000 * progress.seconds / images, 3),
         "elapsed_s": round(state.read_clock(), 3),
@@ -232,10 +233,14 @@ def epoch_row(state: TrainState, score: Score, labels: LabelSet, batch_size: int
 
 def log_epoch(context: RankContext, row: dict[str, Any], epochs: int) -> None:
     """Say how the epoch went."""
+    scores = ""
+    if "miou_pct" in row:
+        scores = (
+            f"validation loss {row['val_loss']:.3f}, mIoU {row['miou_pct']:.1f} %, "
+            f"pixel accuracy {row['pixel_accuracy_pct']:.1f} %, "
+        )
     context.log(
-        f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, "
-        f"validation loss {row['val_loss']:.3f}, mIoU {row['miou_pct']:.1f} %, "
-        f"pixel accuracy {row['pixel_accuracy_pct']:.1f} %, {row['images_per_s']:.1f} images/s"
+        f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, {scores}{row['images_per_s']:.1f} images/s"
     )
 
 

@@ -6,7 +6,7 @@ a mark and the SHA-256 of all before it. ``torch.load`` reads such a file as it 
 
 from __future__ import annotations
 
-import errno
+import fnmatch
 import hashlib
 import io
 import os
@@ -14,24 +14,29 @@ import pickle
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
-from segdist.run.files import sync_folder
+from segdist.config import ConfigError
+from segdist.run.file_system import make_link, replace_file, sync_file, sync_folder
+from segdist.run.files import list_names, naming, new_file_beside
 
 FORMAT = "segdist-checkpoint-1"
 _MARK = b"SEGDIST\x01"
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_ANY_MARK = _MARK[:-1]
 _PIECE = 1 << 22
 _TRAILER = len(_MARK) + hashlib.sha256().digest_size
 
 
 class DamagedCheckpoint(ValueError):
     """A checkpoint that is cut short, was changed, or is none; the message names the file and why."""
+
+
+class ForeignCheckpoint(ConfigError):
+    """A checkpoint that is whole, and of a format that this version does not read; it is left alone."""
 
 
 class CheckpointFolder:
@@ -58,14 +63,12 @@ class CheckpointFolder:
             OSError: where it cannot be written; what was there before is still there.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        temporary = self._written({"format": FORMAT, **state})
-        try:
+        with naming(self.last), new_file_beside(self.last) as (file, temporary):
+            write_checkpoint(file, {"format": FORMAT, **state})
+            sync_file(file, self.last)
             if self._last_step is not None and self._last_step != state["step"] and self.last.exists():
-                self.last.replace(self._numbered(self._last_step))
-            temporary.replace(self.last)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+                replace_file(self.last, self._numbered(self._last_step))
+            replace_file(temporary, self.last)
         sync_folder(self.path)
         self._last_step = state["step"]
         if is_best:
@@ -77,13 +80,10 @@ class CheckpointFolder:
         """Make ``best.pt`` the same file under a second name; a copy where the file system has no hard links."""
         temporary = self.path / f".best.pt.{secrets.token_hex(8)}"
         try:
-            try:
-                os.link(path, temporary)
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                _copy(path, temporary)
-            temporary.replace(self.best)
+            with naming(self.best):
+                if not make_link(path, temporary):
+                    _copy(path, temporary)
+                replace_file(temporary, self.best)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -96,9 +96,12 @@ class CheckpointFolder:
 
         Raises:
             DamagedCheckpoint: where there are checkpoints and none is whole.
+            ForeignCheckpoint: where the newest one is of another format.
+            OSError: naming a file that cannot be read, which is not damaged for that; nothing is set aside.
         """
         damaged: list[str] = []
-        for path in [path for path in (self.last, *self._older(), self.best) if path.exists()]:
+        names = list_names(self.path)
+        for path in [path for path in (self.last, *self._older(), self.best) if path.name in names]:
             try:
                 state = read_checkpoint(path)
             except DamagedCheckpoint as error:
@@ -108,7 +111,7 @@ class CheckpointFolder:
                 continue
             self._last_step = state["step"] if path == self.last else None
             return path, state
-        aside = sorted(self.path.glob("*.damaged"))
+        aside = self._named("*.damaged")
         if aside:
             why = "; ".join(damaged) or f"{', '.join(path.name for path in aside)} set aside before"
             raise DamagedCheckpoint(
@@ -119,35 +122,24 @@ class CheckpointFolder:
 
     def remove_temporary_files(self) -> None:
         """Remove what a killed writer left unfinished; only for who holds the lease."""
-        for path in self.path.glob(".*.pt.*"):
+        for path in self._named(".*.pt.*"):
             path.unlink()
 
     def remove_all(self) -> None:
         """Remove all checkpoints."""
         self.remove_temporary_files()
-        for path in [*self.path.glob("*.pt"), *self.path.glob("*.pt.damaged")]:
+        for path in [*self._named("*.pt"), *self._named("*.pt.damaged")]:
             path.unlink()
 
     def _older(self) -> list[Path]:
         """The numbered ones, newest first."""
-        return sorted(self.path.glob("step-*.pt"), key=_step_of, reverse=True)
+        return sorted(self._named("step-*.pt"), key=_step_of, reverse=True)
+
+    def _named(self, pattern: str) -> list[Path]:
+        return [self.path / name for name in list_names(self.path) if fnmatch.fnmatchcase(name, pattern)]
 
     def _numbered(self, step: int) -> Path:
         return self.path / f"step-{step:08d}.pt"
-
-    def _written(self, state: Mapping[str, Any]) -> Path:
-        handle, name = tempfile.mkstemp(dir=self.path, prefix=".last.pt.")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                write_checkpoint(file, state)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.chmod(0o644)
-        except BaseException:
-            temporary.unlink()
-            raise
-        return temporary
 
 
 def write_checkpoint(file: BinaryIO, state: Mapping[str, Any]) -> None:
@@ -167,27 +159,41 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         DamagedCheckpoint: naming the file and what is wrong with it.
+        ForeignCheckpoint: where its checksum is right, and what it holds is not of this format.
+        OSError: naming the file, where the storage does not give it.
     """
-    try:
-        with path.open("rb") as file:
-            _check_trailer(path, file)
+    with naming(path), path.open("rb", buffering=0) as raw:
+        file = _Reading(raw)
+        _check_trailer(path, file)
+        try:
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise DamagedCheckpoint(f"{path}: cannot be read ({error.strerror})") from error
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise DamagedCheckpoint(f"{path}: is no checkpoint ({str(error).splitlines()[0]})") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise DamagedCheckpoint(f"{path}: is no checkpoint of this version (format {FORMAT})")
+        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            if file.failure is not None:  # torch's reader hides what the file said
+                raise file.failure from None
+            raise _foreign(path, str(error).splitlines()[0]) from error
+    found = state.get("format") if isinstance(state, dict) else type(state).__name__
+    if not isinstance(state, dict) or found != FORMAT:
+        raise _foreign(path, f"format {found}")
     return state
 
 
-def _check_trailer(path: Path, file: BinaryIO) -> None:
+def _foreign(path: Path, found: str) -> ForeignCheckpoint:
+    return ForeignCheckpoint(
+        f"{path}: is whole, but not of the format that this version reads ({found}, not {FORMAT}); it is left alone: "
+        "go on with the version that wrote it, or give another --run, or --overwrite to start afresh"
+    )
+
+
+def _check_trailer(path: Path, file: _Reading) -> None:
     """Compare the checksum, a piece at a time; leaves the file at its begin."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _TRAILER))
     trailer = file.read()
-    if size <= _TRAILER or trailer[: len(_MARK)] != _MARK:
+    mark = trailer[: len(_MARK)]
+    if size <= _TRAILER or not mark.startswith(_ANY_MARK):
         raise DamagedCheckpoint(f"{path}: is damaged ({size} bytes, its end is missing)")
+    if mark != _MARK:
+        raise _foreign(path, f"its last bytes are those of version {mark[-1]}")
     file.seek(0)
     digest, left = hashlib.sha256(), size - _TRAILER
     while piece := file.read(min(_PIECE, left)):
@@ -196,6 +202,26 @@ def _check_trailer(path: Path, file: BinaryIO) -> None:
     if digest.digest() != trailer[len(_MARK) :]:
         raise DamagedCheckpoint(f"{path}: is damaged (its checksum differs)")
     file.seek(0)
+
+
+class _Reading(io.BufferedReader):
+    """A file that is read, and keeps the error that it gave."""
+
+    failure: OSError | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        try:
+            return super().read(size)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def readinto(self, buffer: Any, /) -> int:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            self.failure = error
+            raise
 
 
 class _Hashing(io.RawIOBase):
@@ -229,5 +255,4 @@ def _step_of(path: Path) -> int:
 def _copy(source: Path, target: Path) -> None:
     with source.open("rb") as reader, target.open("wb") as writer:
         shutil.copyfileobj(reader, writer, 1 << 20)
-        writer.flush()
-        os.fsync(writer.fileno())
+        sync_file(writer, target)

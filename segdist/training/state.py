@@ -21,7 +21,7 @@ from segdist.runtime.collectives import Collectives
 from segdist.training.ddp import running_stats
 from segdist.training.ema import ExponentialMovingAverage
 
-_MAY_CHANGE = ("checkpoint_minutes", "keep", "resume", "on_nan")
+_MAY_CHANGE = ("checkpoint_minutes", "keep", "resume", "on_nan", "val_every", "compress", "bucket_mb", "compile")
 """Training options that may change from one start to the next."""
 _NAMES_IN_FILE = {"skipped_steps": "left_out"}
 """Fields of the progress that have another name in a checkpoint."""
@@ -68,8 +68,9 @@ class TrainProgress:
         return self.skipped_steps
 
     def end_epoch(self, row: dict[str, Any]) -> bool:
-        """The epoch is scored; returns whether it is the best so far."""
-        is_best = self.best_row is None or row["miou_pct"] > self.best_row["miou_pct"]
+        """The epoch is done; returns whether it was scored, and is the best so far."""
+        validated = "miou_pct" in row
+        is_best = validated and (self.best_row is None or row["miou_pct"] > self.best_row["miou_pct"])
         self.rows.append(row)
         self.best_row = row if is_best else self.best_row
         self.epoch, self.batch = self.epoch + 1, 0
@@ -212,4 +213,4 @@ def require_same_run(path: object, saved: Mapping[str, str], now: Mapping[str, s
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:8]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -106,15 +107,17 @@ class TrainStep:
             loss_sum, weight = loss_sum + float(loss.detach()), weight + part_weight
         loss, part_weight = self._loss(*parts[-1])
         loss_sum, weight = loss_sum + float(loss.detach()), weight + part_weight
+        # The sums travel while the gradients are computed: a slow rank is waited for once a step, at the gradients.
         self.context.heartbeat(step, "exchanges the loss")
-        result = self._reduce_stats(loss_sum, weight, save_is_due, health)
-        if not result.bad_ranks:
-            self.context.heartbeat(step, "backward pass")
-            (loss * scale).backward()
-            # DDP takes the mean over ranks: times their number over all weight, it is the mean over all pixels,
-            # however unevenly the step's samples and ignored pixels are distributed.
-            if not self._scale_gradients(world / (scale * max(result.weight, 1e-6))):
-                result = replace(result, bad_ranks=tuple(range(world)))
+        wait_for_stats = self._begin_stats(loss_sum, weight, save_is_due, health)
+        self.context.heartbeat(step, "backward pass")
+        (loss * scale).backward()
+        result = self._end_stats(wait_for_stats(), health)
+        # DDP takes the mean over ranks: times their number over all weight, it is the mean over all pixels, however
+        # unevenly the step's samples and ignored pixels are distributed.
+        factor = world / (scale * max(result.weight, 1e-6))
+        if not result.bad_ranks and not self._scale_gradients(factor):
+            result = replace(result, bad_ranks=tuple(range(world)))
         if result.bad_ranks:
             state.optimizer.zero_grad(set_to_none=True)
             for buffer, before in zip(state.net.buffers(), buffers):
@@ -168,16 +171,20 @@ class TrainStep:
         torch._foreach_mul_(gradients, factor)
         return True
 
-    def _reduce_stats(self, loss_sum: float, weight: float, save_is_due: bool, health: HealthCheck) -> StepResult:
-        """The one exchange of a step besides the gradients: sums of the loss, and which ranks ask for what."""
+    def _begin_stats(
+        self, loss_sum: float, weight: float, save_is_due: bool, health: HealthCheck
+    ) -> Callable[[], Tensor]:
+        """Begin the one exchange of a step besides the gradients: sums of the loss, and which ranks ask for what."""
         context = self.context
         finite = math.isfinite(loss_sum)
         own = [loss_sum if finite else 0.0, weight]
         own += [float(flag) for flag in (bool(context.stop), save_is_due, context.is_rank0 and health.failed)]
         own += [float(not finite and rank == context.ranks.rank) for rank in range(context.ranks.world)]
-        total, total_weight, stop, save, failed, *bad = context.collectives.all_reduce(
-            torch.tensor(own, dtype=torch.float64)
-        ).tolist()
+        return context.collectives.begin_all_reduce(torch.tensor(own, dtype=torch.float64))
+
+    def _end_stats(self, sums: Tensor, health: HealthCheck) -> StepResult:
+        """What all ranks know by it; raises Rank0Failed, or on rank 0 the error itself."""
+        total, total_weight, stop, save, failed, *bad = sums.tolist()
         if failed:
             health.check()
             raise Rank0Failed("rank 0 cannot go on; its log says why")

@@ -98,7 +98,7 @@ ACTS = {
 }
 PLACES = {
     "step": (segdist.training.step.TrainStep, "__call__"),  # before the step's forward pass
-    "agree": (segdist.training.step.TrainStep, "_reduce_stats"),  # between forward and backward pass
+    "agree": (segdist.training.step.TrainStep, "_begin_stats"),  # between forward and backward pass
     "write": (segdist.training.checkpoint_file._Hashing, "write"),  # in the middle of a checkpoint's file
     "fsync": (os, "fsync"),
     "replace": (Path, "replace"),  # before a finished file gets its name

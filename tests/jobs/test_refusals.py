@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("empty_folder")
 
 def test_a_wrong_task_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert refusal(capsys, "trian", "--nodes", "2") == (
-        "error: task 'trian': is not known; give one of train, evaluate, quantize, pipeline as the first word"
+        "error: task 'trian': is not known; give one of train, evaluate, quantize, pipeline, tune as the first word"
     )
 
 

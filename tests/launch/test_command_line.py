@@ -45,11 +45,14 @@ def test_more_ranks_than_cores_is_a_warning_with_the_counts(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "TASK is missing: give a task (train, evaluate, quantize, pipeline); see python -m segdist.launch --help"),
-        (["fly"], "fly: is neither a task (train, evaluate, quantize, pipeline) nor an option; see"),
+        (
+            [],
+            "TASK is missing: give a task (train, evaluate, quantize, tune, pipeline); see python -m segdist.launch",
+        ),
+        (["fly"], "fly: is neither a task (train, evaluate, quantize, tune, pipeline) nor an option; see"),
         (
             ["--node", "2", "train"],
-            "--node 2: is neither a task (train, evaluate, quantize, pipeline) nor an option; see",
+            "--node 2: is neither a task (train, evaluate, quantize, tune, pipeline) nor an option; see",
         ),
         (["--nodes", "two", "train"], "argument --nodes: invalid int value: 'two'; see"),
         (["--nodes", "0", "train", "--run", "RUN"], "--nodes 0: must be at least 1; give 1 or more"),

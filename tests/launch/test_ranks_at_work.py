@@ -6,6 +6,9 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
+from segdist.launch.console import RankLog
 from segdist.system.affinity import physical_cores
 
 from .local_launcher import Launcher
@@ -135,3 +138,15 @@ if rank == 0:
 """
     with Launcher(tmp_path, script) as launcher:
         assert launcher.end()[0] == 0  # and nobody holds the FIFO
+
+
+def test_a_log_that_cannot_be_written_ends_no_rank_and_is_said_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    log = RankLog(full, tmp_path / "rank0.log")
+    for _ in range(3):
+        log.write(b"one line\n")
+    os.close(full)
+    said = capfd.readouterr().err
+    assert said.count(f"{tmp_path}/rank0.log: cannot be written (No space left on device); the rank goes on") == 1

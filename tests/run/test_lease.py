@@ -1,15 +1,18 @@
 """Who may write to a step: one lease at a time, a later life of a job before an earlier, the living before all."""
 
 import dataclasses
+import errno
+import json
 import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from segdist.config import ConfigError
-from segdist.run import lease
+from segdist.run import lease, lease_owner
 from segdist.run.files import write_json
 from segdist.run.folder import RunFolder
 from segdist.run.lease import LeaseHeld, LeaseLost, acquire, require_free
@@ -18,6 +21,7 @@ from segdist.run.lease_owner import (
     identity,
     other_owner,
     owner_path,
+    read_heartbeat,
     read_owner,
     superseded,
 )
@@ -222,19 +226,66 @@ def test_a_holder_file_that_says_nothing_is_named(step):
         identity({"SEGDIST_RESTART": "twice"})
 
 
-def test_a_killed_owner_keeps_nobody_from_writing_how_another_job_ended(step):
-    pid, started = dead_process()
-    put(step, dataclasses.replace(identity(JOB), pid=pid, started=started))
-    assert other_owner(step, {**JOB, "SEGDIST_JOB_ID": "13"}) is None
-    put(step, identity(JOB))
-    assert other_owner(step, {**JOB, "SEGDIST_JOB_ID": "13"}).job == "12"
+def test_the_heartbeat_goes_on_where_the_holder_file_cannot_be_read_and_says_so(step, monkeypatch, capfd):
+    """Others take a job without a heartbeat for dead after 15 s."""
+    monkeypatch.setattr(lease, "HEARTBEAT_S", 0.02)
+    held = acquire(step, JOB)
+    text = owner_path(step).read_text()
+
+    def await_beats(count):
+        first = int(read_heartbeat(step).split()[1])
+        end = time.monotonic() + 20
+        while int((read_heartbeat(step) or "x 0").split()[1]) < first + count:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    for spoilt in ("{", "\udcff", '{"job": 1}'):
+        owner_path(step).write_bytes(spoilt.encode("utf-8", "surrogateescape"))
+        await_beats(5)
+        assert not held.lost.is_set()
+        write_json(owner_path(step), json.loads(text))
+        await_beats(5)
+    held.check()
+    held.release()
+    said = capfd.readouterr().err
+    assert said.count("holder.json: does not say who works on the step") == 3
+    assert said.count("the heartbeat goes on") == 3
+    assert said.count("holder.json read again") == 3
 
 
-def test_who_has_watched_a_dead_owner_for_longer_than_another_comes_too_late(step, monkeypatch):
-    pid, started = dead_process()
-    put(step, dataclasses.replace(identity(JOB), pid=pid, started=started))
-    faster = identity({**JOB, "SEGDIST_JOB_ID": "14"})
-    monkeypatch.setattr(lease, "_refuse_living", lambda *_: put(step, faster))
-    with pytest.raises(LeaseHeld, match="has just been taken by job 14 of slurm"):
-        acquire(step, {**JOB, "SEGDIST_JOB_ID": "13"})
-    assert read_owner(step) == faster
+def test_a_heartbeat_that_cannot_be_written_goes_on_and_says_so_once(step, monkeypatch, capfd):
+    monkeypatch.setattr(lease, "HEARTBEAT_S", 0.02)
+    tries = []
+
+    def refuse(source, target):
+        tries.append(target)
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(source))
+
+    monkeypatch.setattr(lease, "replace_file", refuse)
+    held = acquire(step, JOB)
+    while len(tries) < 5:
+        time.sleep(0.01)
+    monkeypatch.undo()
+    held.release()
+    said = capfd.readouterr().err
+    assert said.count(f"{heartbeat_path(step)}'); others may think this job dead") == 1
+    assert "Input/output error" in said
+
+
+def test_a_start_that_ended_before_it_wrote_its_holder_file_is_taken_over(step, monkeypatch):
+    monkeypatch.setattr(lease_owner, "UNFINISHED_S", 0.1)
+    step.path.mkdir()
+    owner_path(step).write_bytes(b"")
+    said = []
+    acquire(step, JOB, log=said.append).release()
+    assert said == [f"{step.path}: taken over from a start that ended before it had written holder.json"]
+
+
+def test_an_owner_that_writes_its_holder_file_late_is_waited_for(step, monkeypatch):
+    monkeypatch.setattr(lease_owner, "UNFINISHED_S", 10.0)
+    step.path.mkdir()
+    owner_path(step).write_bytes(b"")
+    writing = threading.Timer(0.3, put, (step, elsewhere()))
+    writing.start()
+    assert read_owner(step).job == "11"
+    writing.join()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from segdist.config import ConfigError
 from segdist.training import checkpoint_file as checkpoint
 from segdist.training.checkpoint_file import (
     FORMAT,
@@ -94,6 +95,24 @@ def test_where_none_is_whole_it_says_so_and_keeps_them(folder):
         DamagedCheckpoint, match=r"no checkpoint is whole \(last.pt.damaged set aside before\); put a good one"
     ):
         newest(folder)
+
+
+@pytest.mark.parametrize("kind", ["format", "mark", "content"])
+def test_a_newer_one_of_another_format_is_named_and_left_alone(folder, kind, monkeypatch):
+    folder.write(state(1))
+    folder.write(state(2))
+    if kind == "content":  # what this torch does not read
+        monkeypatch.setattr(checkpoint.torch, "save", lambda values, file: file.write(b"PK" + bytes(5000)))
+    if kind == "mark":
+        monkeypatch.setattr(checkpoint, "_MARK", b"SEGDIST\x02")
+    with folder.last.open("wb") as file:
+        write_checkpoint(file, {"format": "segdist-checkpoint-2" if kind == "format" else FORMAT, "step": 3})
+    monkeypatch.undo()
+    before = {name: (folder.path / name).read_bytes() for name in names(folder)}
+    found = {"format": "format segdist-checkpoint-2", "mark": "its last bytes are those of version 2", "content": ""}
+    with pytest.raises(ConfigError, match=f"last.pt: is whole, but not of .*{found[kind]}.* is left alone: go"):
+        newest(folder)
+    assert {name: (folder.path / name).read_bytes() for name in names(folder)} == before
 
 
 def test_the_best_is_the_last_resort(folder, monkeypatch):

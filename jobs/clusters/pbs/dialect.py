@@ -19,7 +19,7 @@ def ask_version(command: list[str]) -> str:
     """What ``qsub --version`` says, on either stream."""
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False, timeout=60
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"{' '.join(command)}: gave no answer ({error}); submit on a login node") from error

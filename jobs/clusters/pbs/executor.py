@@ -21,12 +21,13 @@ from jobs.clusters.pbs.qstat import pbs_id
 from jobs.clusters.pbs.resources import submit_command
 from jobs.clusters.pbs.script import script_text, shell_path
 from jobs.clusters.pbs.watcher import PbsInfoWatcher
+from jobs.clusters.submission_file import LinklessJob
 from segdist.launch.pbs_job import short_id
 
 R = TypeVar("R", covariant=True)
 
 
-class PbsJob(core.Job[R]):
+class PbsJob(LinklessJob, core.Job[R]):
     """A job of a PBS server, or one element of an array (``47_3``)."""
 
     _cancel_command = "qdel"

@@ -18,7 +18,13 @@ def call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a command of PBS; one that is not there or does not answer ends with 255."""
     try:
         return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_CALL_S
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=_CALL_S,
         )
     except FileNotFoundError:
         return subprocess.CompletedProcess(command, 255, "", f"{command[0]} is not on PATH")

@@ -111,6 +111,6 @@ def _call(*command: str) -> subprocess.CompletedProcess[str] | None:
     if shutil.which(command[0]) is None:
         return None
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=_CALL_S)
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=_CALL_S)
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 1, "", f"{command[0]} gave no answer in {_CALL_S} s")

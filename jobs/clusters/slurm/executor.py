@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import submitit
+from submitit.slurm.slurm import SlurmJob
 
 from jobs.clusters.directives import finish_script
 from jobs.clusters.request import Request
+from jobs.clusters.submission_file import LinklessJob
+
+
+class BatchJob(LinklessJob, SlurmJob[Any]):
+    """As submitit's."""
+
 
 HOLD_WARNING = "$(env --block-signal=USR1 echo env --block-signal=USR1 2>/dev/null)"
 """Shell words before a command: the warning of the time limit waits until the program is ready for it, however long it
@@ -39,6 +46,7 @@ class BatchExecutor(submitit.SlurmExecutor):
     """
 
     request: Request
+    job_class = BatchJob
 
     @property
     def _submitit_command_str(self) -> str:

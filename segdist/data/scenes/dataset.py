@@ -9,9 +9,9 @@ import json
 import multiprocessing
 import os
 import re
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segdist.config import ConfigError
+from segdist.config import ConfigError, settle
 from segdist.data.scenes.labels import RARE_GROUPS
 from segdist.data.scenes.painter import paint_scene
+from segdist.system.output import prepare_output
 
 GENERATOR = 1
 """Version of the painter: raise it when the same seed paints other pixels than before."""
@@ -69,7 +70,7 @@ class ScenesConfig:
 
     def shape(self) -> tuple[int, int]:
         """Height and width in pixels. Raises ScenesError for a size that cannot be painted."""
-        match = re.fullmatch(r"(\d+)x(\d+)", self.size)
+        match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", self.size, re.ASCII)
         if match is None:
             raise ScenesError(f"size {self.size!r} is not HEIGHTxWIDTH; give two whole numbers, e.g. --size 256x512")
         height, width = int(match[1]), int(match[2])
@@ -228,14 +229,16 @@ def _write(config: ScenesConfig) -> Path:
     """Paint the set into a temporary sibling of the target, then move it into place."""
     out = config.out
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    partial = out.with_name(f".{out.name}.partial-{secrets.token_hex(8)}")
+    partial.mkdir()
     try:
-        partial.chmod(0o755)
         jobs = _jobs(config, partial)
         cores = config.workers or len(os.sched_getaffinity(0))
         _paint_all(jobs, min(cores, -(-len(jobs) // 4)))
         (partial / RECORD).write_text(json.dumps(config.record(), indent=2) + "\n", encoding="utf-8")
         try:
+            if out.is_dir() and not any(out.iterdir()):
+                out.rmdir()  # not every file system puts a folder in an empty one's place
             partial.rename(out)
         except OSError:
             # Another process was faster. Its set must be the one asked for; anything else is refused.
@@ -250,10 +253,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0 when the set is there, 2 for options or a folder that cannot be used."""
     import tyro
 
+    prepare_output()
     config = tyro.cli(ScenesConfig, args=argv, prog="python -m segdist.data.scenes")
     try:
-        write_scenes(config)
-    except ScenesError as error:
+        write_scenes(settle(config))
+    except ConfigError as error:
         print(f"scenes: {error}", file=sys.stderr)
         return 2
     return 0
