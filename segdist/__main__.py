@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 
-from segdist.system.signal_pipe import remember_signals
+from segdist.system.signal_pipe import keep_over_exec, remember_signals
 
 if __name__ == "__main__":  # before the imports below, which take a while
     remember_signals((signal.SIGUSR1,))
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None, may_restart: bool = False) -> int:
 
 
 def run_rank(task: str, config: TaskConfig, may_restart: bool = False) -> int:
-    """Take over the signals, choose the allocator, pin this rank to its cores, then load torch and run the task."""
+    """Choose the allocator, take over the signals, pin this rank to its cores, then load torch and run the task."""
     if not config.run:
         raise ConfigError('--run "": must name the run folder; give for example --run runs/first')
     try:
@@ -61,8 +61,9 @@ def run_rank(task: str, config: TaskConfig, may_restart: bool = False) -> int:
     start = prepare_start(config, ranks, RunFolder(config.run).step_of(config), os.environ)
     variables = needs_restart(start, os.environ) if may_restart else {}
     if variables:
+        keep_over_exec((signal.SIGUSR1,))
         restart_process(variables, [sys.executable, *sys.orig_argv[1:]])
-    stop = StopFlag()
+    stop = StopFlag()  # a thread, which an exec would end
     if isinstance(config, TrainConfig):
         stop.install()
     else:

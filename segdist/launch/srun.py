@@ -250,6 +250,7 @@ def _squeue(allocation: Allocation, *arguments: str, **environ: str) -> str:
         env={**os.environ, **environ},
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
     )
     return done.stdout.strip() if done.returncode == 0 else ""

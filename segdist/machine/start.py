@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,6 @@ from segdist.system.affinity import physical_cores
 from segdist.system.allocator import Allocator, choose_allocator
 from segdist.system.cpu import Cpu, read_cpu
 from segdist.system.ranks import Ranks
-from segdist.system.signal_pipe import hold_signals
 
 MARK = "SEGDIST_ALLOCATOR"
 """Set to ``PID:NAME:REASON`` in a process that was started anew to have an allocator, so that it is not again."""
@@ -127,10 +125,6 @@ def needs_restart(start: Start, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def restart_process(variables: Mapping[str, str], arguments: Sequence[str]) -> None:
-    """Become the same program again with more variables; process id, cores, signal mask and open files stay.
-
-    A warning that has come meanwhile comes again, once the new program has a handler for it.
-    """
-    hold_signals((signal.SIGUSR1,))
+    """Become the same program again with more variables; process id, cores, signal mask and open files stay."""
     os.environ.update(variables)
     os.execv(arguments[0], list(arguments))

@@ -26,13 +26,12 @@ def remember_signals(numbers: Sequence[signal.Signals]) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
-def hold_signals(numbers: Sequence[signal.Signals]) -> None:
-    """Hold these signals back, those that were remembered too, until a pipe is opened: also by another program that
-    this process becomes. Main thread only."""
+def keep_over_exec(numbers: Sequence[signal.Signals]) -> None:
+    """Hold these signals back from here on, those that were remembered too: a program that this process becomes
+    (``exec``) finds them where it remembers signals itself. With no other thread about, which could take them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    for number in {number for number in _remembered if number in numbers}:
+    for number in {one for one in _remembered if one in numbers}:
         signal.raise_signal(number)
-    _remembered[:] = [number for number in _remembered if number not in numbers]
 
 
 def open_signal_pipe(numbers: Sequence[signal.Signals]) -> int:

@@ -17,7 +17,7 @@ SITE = f"""
 import sys, time, types
 from pathlib import Path
 
-def run_task(task, config, ranks, cores, stop):
+def run_task(task, config, ranks, cores, stop, *more):
     end = time.monotonic() + {LOST_S}
     while not stop and time.monotonic() < end:
         time.sleep(0.01)

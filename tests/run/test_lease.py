@@ -289,21 +289,3 @@ def test_an_owner_that_writes_its_holder_file_late_is_waited_for(step, monkeypat
     writing.start()
     assert read_owner(step).job == "11"
     writing.join()
-
-
-def test_a_killed_owner_keeps_nobody_from_writing_how_another_job_ended(step):
-    pid, started = dead_process()
-    put(step, dataclasses.replace(identity(JOB), pid=pid, started=started))
-    assert other_owner(step, {**JOB, "SEGDIST_JOB_ID": "13"}) is None
-    put(step, identity(JOB))
-    assert other_owner(step, {**JOB, "SEGDIST_JOB_ID": "13"}).job == "12"
-
-
-def test_who_has_watched_a_dead_owner_for_longer_than_another_comes_too_late(step, monkeypatch):
-    pid, started = dead_process()
-    put(step, dataclasses.replace(identity(JOB), pid=pid, started=started))
-    faster = identity({**JOB, "SEGDIST_JOB_ID": "14"})
-    monkeypatch.setattr(lease, "_refuse_living", lambda *_: put(step, faster))
-    with pytest.raises(LeaseHeld, match="has just been taken by job 14 of slurm"):
-        acquire(step, {**JOB, "SEGDIST_JOB_ID": "13"})
-    assert read_owner(step) == faster

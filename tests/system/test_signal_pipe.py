@@ -58,17 +58,22 @@ def test_a_signal_that_was_held_back_from_the_start_comes_with_the_pipe() -> Non
         assert os.read(reader, 16) == bytes([signal.SIGUSR1])
 
 
-def test_a_signal_before_another_program_is_become_comes_to_that_one() -> None:
-    code = (
-        "import os, signal, sys\n"
-        "from segdist.system.signal_pipe import hold_signals, remember_signals, signal_pipe\n"
-        "if len(sys.argv) == 1:\n"
-        "    remember_signals((signal.SIGUSR1,))\n"
-        "    signal.raise_signal(signal.SIGUSR1)\n"
-        "    hold_signals((signal.SIGUSR1,))\n"
-        "    os.execv(sys.executable, [*sys.orig_argv, 'again'])\n"
-        "with signal_pipe((signal.SIGUSR1,)) as reader:\n"
-        "    print(list(os.read(reader, 16)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"[{int(signal.SIGUSR1)}]\n", "")
+def test_a_signal_before_an_exec_is_there_behind_it() -> None:
+    after = """
+import os, signal
+from segdist.system.signal_pipe import remember_signals, signal_pipe
+remember_signals((signal.SIGUSR1,))
+with signal_pipe((signal.SIGUSR1,)) as reader:
+    os.set_blocking(reader, False)
+    print(list(os.read(reader, 16)))
+"""
+    before = f"""
+import os, signal, sys
+from segdist.system.signal_pipe import keep_over_exec, remember_signals
+remember_signals((signal.SIGUSR1,))
+os.kill(os.getpid(), signal.SIGUSR1)
+keep_over_exec((signal.SIGUSR1,))
+os.execv(sys.executable, [sys.executable, "-c", {after!r}])
+"""
+    done = subprocess.run([sys.executable, "-c", before], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (0, f"[{int(signal.SIGUSR1)}]\n"), done.stderr
