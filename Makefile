@@ -11,7 +11,7 @@ DEMO   ?= runs/demo
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-SYSTEM := $(VENV)/.system
+SYSTEM := $(VENV)/.system$(if $(SEGDIST_PBS_LAB),-pbs)
 
 KILLS ?= 200
 
@@ -53,7 +53,8 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# A real Slurm and a browser for the tests that want one, where root may install them; else those tests are skipped.
+# A real Slurm, a browser, and what the PBS lab needs (where SEGDIST_PBS_LAB names one) for the tests that want one, where
+# root may install them; else those tests are skipped.
 $(SYSTEM): | $(READY)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  command -v slurmctld >/dev/null && command -v chromium >/dev/null || \
@@ -62,6 +63,12 @@ $(SYSTEM): | $(READY)
 	      slurmctld slurmd slurm-client munge iproute2 chromium >/dev/null; } || \
 	  echo "not installed: the tests that want them are skipped"; \
 	else echo "no root, or no apt-get: the tests that want Slurm or a browser are skipped unless they are there"; fi
+	@if [ -n "$(SEGDIST_PBS_LAB)" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  dpkg -s $$(cat "$(SEGDIST_PBS_LAB)/openpbs.packages") >/dev/null 2>&1 || \
+	  { echo "installing what the PBS lab in $(SEGDIST_PBS_LAB) needs"; apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	      $$(cat "$(SEGDIST_PBS_LAB)/openpbs.packages") >/dev/null; } || \
+	  echo "not installed: the tests that want a PBS server are skipped"; fi
 	@touch $@
 
 # What shares no machine-wide thing runs on two workers; a Slurm, killed trainings and a browser want it for themselves.
