@@ -19,6 +19,8 @@ class Entry:
     nodes: str = ""
     elapsed_s: float | None = None
     restarts: int = 0
+    again: str = ""
+    """Why it was started again, where the scheduler did that by itself."""
 
     @property
     def alive(self) -> bool | None:

@@ -18,6 +18,7 @@ from jobs.state.model import RunState, State, StepState, derive_states
 from jobs.state.poll import Queue, dialect_of
 from segdist.config import ConfigError
 from segdist.run.folder import RunFolder, StepFolder
+from segdist.run.lost_nodes import read_lost_nodes
 from segdist.run.result import Result, ResultError, read_metrics, utc_now
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -111,7 +112,8 @@ def _step_state(
     elapsed = elapsed if state == "running" else None
     if result is not None and state != "skipped":
         elapsed = result.elapsed_s
-    error = result.error if result else _why_open(job, entry, state, files.broken, upstream)
+    why = files.broken or _history(job, entry, folder) if state in ("waiting", "running") else files.broken
+    error = result.error if result else _why_open(job, entry, state, why, upstream)
     progress, epoch_s, broken_metrics = _progress(folder)
     return StepState(
         step.step, step.task, step.name, folder, state, error or broken_metrics, result,
@@ -195,9 +197,17 @@ def _why_open(job: Job, entry: Entry, state: State, broken: str | None, upstream
         return f"{where} cannot be checked from here ({socket.gethostname()}); run this on {job.host}"
     if state == "unknown":
         return f"{where} cannot be checked now ({entry.reason}); ask again"
-    again = f"restart {entry.restarts}" if entry.restarts else ""
     waits = entry.reason if state == "waiting" else ""
-    return broken or ", ".join(filter(None, (again, waits))) or None
+    return ", ".join(filter(None, (broken, waits))) or None
+
+
+def _history(job: Job, entry: Entry, folder: StepFolder) -> str:
+    """What the job has behind it: ``restart 1 (n2 was lost)``."""
+    again = f"restart {entry.restarts}" if entry.restarts else ""
+    rows = read_lost_nodes(folder, job.id)
+    lost = " and ".join(row.node for row in rows if row.restart == rows[-1].restart >= entry.restarts - 1)
+    why = f"{lost} was lost" if lost else entry.again
+    return f"{again} ({why})" if again and why else again or why
 
 
 def _how(entry: Entry) -> str:

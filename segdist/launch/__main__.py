@@ -64,7 +64,8 @@ Rank k writes to RUN/<step>/logs/rank<k>.log; rank 0 is shown as well.
 exit code:
   0      every rank ended with 0 and the step's result.json is new
   2      wrong options: nothing was started, or a rank refused its own
-  75     stopped after saving its work: the same command, or the restarted job, goes on from there
+  75     stopped after saving its work, or a node was lost: the same command, or the restarted job, goes on
+         from what was saved
   other  that of the rank that failed first; 128 + signal where one ended it (137: SIGKILL)
 """
 
@@ -107,7 +108,7 @@ def split_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, str, list[
         "--starter",
         default="auto",
         metavar="NAME[,NAME]",
-        help="how ranks are started: local (processes of this machine), srun, or the first that works here of "
+        help="how ranks are started: local (processes of this machine), srun, or the first that starts them here of "
         f"{', '.join(ORDER)}; name one or several to choose (default: auto)",
     )
     at = next((place for place, word in enumerate(argv) if word in LAUNCHED), len(argv))
@@ -190,19 +191,19 @@ def run_step(
     choose_start_mode(step, config, environ)  # refuses what the ranks would refuse, before their logs are touched
     require_idle(step, environ)
     try:
-        specs, starter = plan_step(options, step, (*rank_command, *arguments), allocation)
+        specs, starters = plan_step(options, step, (*rank_command, *arguments), allocation)
     except ConfigError as refused:
         if allocation.scheduler != "none":  # who asks after the job looks there, and not at what was printed
             record_failure(step, str(refused), utc_now(), 0.0, step.rank_log(0), allocation)
         raise
     with sole_launch(step.logs, environ):
         choose_start_mode(step, config, environ)  # again: another launch may have ended meanwhile
-        return launch(specs, options.grace, step, allocation, options.max_restarts, starter)
+        return launch(specs, options.grace, step, allocation, options.max_restarts, starters)
 
 
 def plan_step(
     options: argparse.Namespace, step: StepFolder, command: Sequence[str], allocation: Allocation
-) -> tuple[tuple[RankSpec, ...], str]:
+) -> tuple[tuple[RankSpec, ...], tuple[str, ...]]:
     """The ranks of a step, and what starts them.
 
     Raises:
@@ -213,9 +214,9 @@ def plan_step(
     nodes = (len(allocation.hosts) or 1) if options.nodes is None else options.nodes
     per_node = ranks_per_node(allocation) if options.ranks_per_node is None else options.ranks_per_node
     layout = RankLayout(nodes, per_node)
-    starter, why = resolve_starter(options.starter, allocation, nodes, os.environ)
-    if starter in ORDER:
-        log_line(f"ranks are started by {starter} ({why})")
+    starters, why = resolve_starter(options.starter, allocation, nodes, os.environ)
+    if starters[0] in ORDER:
+        log_line(f"ranks are started by {starters[0]} ({why})")
     specs = plan_ranks(layout, command, step, cores, port, allocation)
     quota = cpu_quota()
     usable = len(cores) if quota is None else min(len(cores), quota.cores)
@@ -225,7 +226,7 @@ def plan_step(
             f"{'physical cores' if usable == len(cores) else 'cores of a CPU quota'}: they share cores, so measure no "
             "speed here"
         )
-    return specs, starter
+    return specs, starters
 
 
 if __name__ == "__main__":

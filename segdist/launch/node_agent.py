@@ -125,11 +125,17 @@ class NodeAgent:
                 except (OSError, subprocess.SubprocessError) as error:
                     said = f"{rank['argv'][0]}: cannot be started in {self._plan['cwd']} ({error})\n"
                     log.write(said.encode(errors="replace"))
-                    self._folder.append_state(rank["rank"], f"exit 127 {time.time():.3f}")
+                    self._record(rank["rank"], f"exit 127 {time.time():.3f}")
                     continue
             self._processes.append(process)
             self._running[process.pid] = rank["rank"]
-            self._folder.append_state(rank["rank"], f"started {socket.gethostname()} {process.pid}")
+            self._record(rank["rank"], f"started {socket.gethostname()} {process.pid}")
+
+    def _record(self, rank: int, line: str) -> None:
+        try:
+            self._folder.append_state(rank, line)
+        except FileNotFoundError:  # the launcher has ended, and taken the folder away: nobody asks any more
+            return
 
     def _signal(self, number: int) -> None:
         """Pass a signal on to the ranks; what asks them to end, once: it may come by two ways."""
@@ -179,7 +185,7 @@ class NodeAgent:
                 continue
             del self._running[pid]
             kind = "exit" if info.si_code == os.CLD_EXITED else "signal"
-            self._folder.append_state(rank, f"{kind} {info.si_status} {time.time():.3f}")
+            self._record(rank, f"{kind} {info.si_status} {time.time():.3f}")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -62,12 +62,17 @@ class RankEnd:
 class Outcome:
     """How the ranks ended, in that order, and the signal that stopped the job before any failed.
 
-    ``said`` is the last error of what starts the ranks, where it named none of them.
+    ``said`` is the last error of what starts the ranks, where it named none of them. ``lost_nodes`` are those that went
+    silent before any rank had failed, so that what the ranks say is not the cause; ``why_lost`` is how that was
+    noticed. ``not_started`` says why no agent came up on a node.
     """
 
     ends: list[RankEnd] = field(default_factory=list)
     stopped_by: int | None = None
     said: str = ""
+    lost_nodes: tuple[str, ...] = ()
+    why_lost: str = ""
+    not_started: str = ""
 
     @property
     def failure(self) -> RankEnd | None:
@@ -86,6 +91,8 @@ class Outcome:
 
     def __str__(self) -> str:
         text = str(self.failure or "every rank ended with exit code 0")
+        if self.lost_nodes:
+            text = f"{' and '.join(self.lost_nodes)} was lost ({self.why_lost})"
         if self.stopped_by is not None:
             text += f" after the launcher was sent {signal_name(self.stopped_by)}"
         if self.failure is not None and self.failure.late_after is not None:

@@ -67,6 +67,20 @@ def pbs_allocation(environ: Mapping[str, str], read: ReadText = read_text) -> Al
     )
 
 
+def pbsdsh_lines(environ: Mapping[str, str], read: ReadText = read_text) -> dict[str, int] | None:
+    """The first line of each host in the node file, from 0: what OpenPBS' ``pbsdsh -n`` takes; None in Torque.
+
+    Torque tells its jobs their PBS_VNODENUM, and its pbsdsh takes a host's name; that of OpenPBS does neither.
+    """
+    if "PBS_NODEFILE" not in environ or "PBS_VNODENUM" in environ:
+        return None
+    try:
+        lines = read(environ["PBS_NODEFILE"]).split()
+    except OSError:  # pbs_allocation has said so
+        return None
+    return {host: lines.index(host) for host in dict.fromkeys(lines)}
+
+
 def seconds_to_save(environ: Mapping[str, str], now: float) -> float | None:
     """How long until the ranks have to be asked to save, from the job's end and the margin; None without a limit.
 

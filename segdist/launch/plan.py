@@ -14,7 +14,7 @@ from segdist.config import ConfigError, require
 from segdist.launch.allocation import THIS_MACHINE, Allocation, slurm_allocation
 from segdist.launch.outcome import RankSpec
 from segdist.launch.pbs_job import pbs_allocation
-from segdist.launch.starters import Which, choose_starter
+from segdist.launch.starters import Which, choose_starters
 from segdist.run.folder import StepFolder
 from segdist.system.affinity import core_slice
 from segdist.system.procfs import ReadText, read_text
@@ -157,8 +157,8 @@ def detect_allocation(environ: Mapping[str, str], read: ReadText = read_text) ->
 
 def resolve_starter(
     asked: str, allocation: Allocation, nodes: int, environ: Mapping[str, str], which: Which = shutil.which
-) -> tuple[str, str]:
-    """What starts the ranks, and why. The launcher runs on the first node: a job's only one needs no other starter.
+) -> tuple[tuple[str, ...], str]:
+    """What starts the ranks, best first, and why. The launcher runs on the first node: a job's only one needs none.
 
     Args:
         asked: the value of ``--starter``.
@@ -168,13 +168,13 @@ def resolve_starter(
     """
     if asked in ("auto", "local", "srun"):
         if allocation.scheduler == "slurm" and (asked == "srun" or which("srun") is not None):
-            return "srun", "a Slurm job"
+            return ("srun",), "a Slurm job"
         require(
             allocation.scheduler != "slurm" or nodes == 1,
             f"srun: is not on PATH, and job {allocation.job_id} has ranks on {nodes} nodes; put it there, or give "
             "--nodes 1",
         )
         if asked == "local" or nodes == 1 or not allocation.hosts:
-            return "local", "one machine"
+            return ("local",), "one machine"
     require(bool(allocation.hosts), f"--starter {asked}: needs the nodes of a job around it; use --starter local")
-    return choose_starter(asked, environ)
+    return choose_starters(asked, environ)

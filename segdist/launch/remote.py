@@ -2,8 +2,9 @@
 
 :func:`run_remote` starts one :mod:`~segdist.launch.node_agent` a node through pbs_tmrsh, pbsdsh, mpirun or ssh,
 sends signals and reads exit codes through files on shared storage (:mod:`segdist.launch.agent_folder`), and ends when
-every rank has. What the starter itself returns (pbsdsh: always 0) decides nothing, but for ranks that left no exit
-code: those count as lost.
+every rank has. What the starter itself returns (pbsdsh: always 0; pbs_tmrsh of a dead node: 0) decides nothing, but
+for ranks that left no exit code: those count as lost. A node that goes silent before any rank has failed is the cause
+of what follows; a rank that fails while its node is heard of is not a lost node, whatever becomes of the others.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from segdist.launch.agent_folder import AgentFolder, LauncherHeartbeat, agent_pl
 from segdist.launch.child import before_exec
 from segdist.launch.console import Rank0Output, log_line
 from segdist.launch.outcome import Outcome, RankEnd, RankSpec
+from segdist.launch.pbs_job import pbsdsh_lines
 from segdist.launch.starters import StartCommand, start_commands
 from segdist.launch.supervisor import RankSupervisor
 from segdist.system.log_tail import LogTail
@@ -31,6 +33,8 @@ AGENT = (sys.executable, "-E", "-S", str(Path(__file__).with_name("agent_main.py
 
 POLL_S = 0.25
 """Seconds between two looks at the files of the agents."""
+_FIRST_S = 2.0
+"""Seconds by which a neighbour's failure may be noticed before the last heartbeat of the node that caused it."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class _RemoteRanks(RankSupervisor):
         self._starter_ended: dict[int, float] = {}
         self._last_heartbeat: dict[int, tuple[str, float]] = {}
         self._give_up_at: float | None = None
+        self._failed_at: float | None = None
         self._log = LogTail(next(spec.log for spec in specs if spec.rank == 0))
         self._shown = Rank0Output()
         self._heartbeat = LauncherHeartbeat(folder.heartbeat)
@@ -111,7 +116,7 @@ class _RemoteRanks(RankSupervisor):
         self._heartbeat.start()
         agent = (*AGENT, str(self._folder.path.resolve()))
         for command in start_commands(
-            self._starter, self._hosts, self._nodes, agent, str(self._folder.hosts.resolve())
+            self._starter, self._hosts, self._nodes, agent, str(self._folder.hosts.resolve()), pbsdsh_lines(os.environ)
         ):
             process = subprocess.Popen(
                 command.argv,
@@ -140,6 +145,7 @@ class _RemoteRanks(RankSupervisor):
     def find_ended(self) -> list[RankEnd]:
         """The ranks that have ended; where none has, those that are lost."""
         ended: list[tuple[float, RankEnd]] = []
+        self._look_at_nodes()
         for rank, spec in self.waiting.items():
             state = self._folder.read_state(rank)
             if state.started:
@@ -151,13 +157,14 @@ class _RemoteRanks(RankSupervisor):
         self._show_log()
         # Clocks of nodes differ a little: the times only order what is found at the same look.
         ended.sort(key=lambda item: (item[1].signal is None, item[0], item[1].spec.rank))
+        if self._failed_at is None and any(end.failed for _, end in ended):
+            self._failed_at = time.monotonic()
         return [end for _, end in ended] or self._find_lost()
 
     def _show_log(self) -> None:
         self._shown.show(self._log.read_new())
 
-    def _find_lost(self) -> list[RankEnd]:
-        """A rank is lost where its starter has ended, or its node is silent, and there is no exit code."""
+    def _look_at_nodes(self) -> None:
         now = time.monotonic()
         for command, process in self._commands:
             if process.poll() is not None:
@@ -167,13 +174,31 @@ class _RemoteRanks(RankSupervisor):
             heartbeat = self._folder.node_heartbeat(node).read_text(encoding="ascii")
             if heartbeat and heartbeat != self._last_heartbeat[node][0]:
                 self._last_heartbeat[node] = (heartbeat, now)
+
+    def _find_lost(self) -> list[RankEnd]:
+        """A rank is lost where its starter has ended, or its node is silent, and there is no exit code."""
+        now = time.monotonic()
         lost = []
         for rank, spec in self.waiting.items():
             why = self._why_lost(rank, spec.ranks.node, now)
             if why is not None:
                 log_line(f"rank {rank} on {self._hosts[spec.ranks.node]} is lost: {why}")
+                self._note_lost(rank, spec.ranks.node, why)
                 lost.append(RankEnd(spec, exit_code=1))
+        if lost and self.outcome.not_started and not self.escalation.begun:  # the others wait for it and know nothing
+            self.send(signal.SIGTERM)
+            self.escalation.after_stop()
         return lost
+
+    def _note_lost(self, rank: int, node: int, why: str) -> None:
+        """Take a node that was heard of, and is no more, for lost, unless a rank had failed before its silence."""
+        heartbeat, since = self._last_heartbeat[node]
+        if not heartbeat and rank not in self._started:
+            if self._failed_at is None:
+                self.outcome.not_started = f"{self._hosts[node]}: {why}"
+        elif self._failed_at is None or since <= self._failed_at + _FIRST_S:
+            names = dict.fromkeys((*self.outcome.lost_nodes, self._hosts[node]))
+            self.outcome.lost_nodes, self.outcome.why_lost = tuple(names), why
 
     def _why_lost(self, rank: int, node: int, now: float) -> str | None:
         heartbeat, since = self._last_heartbeat[node]
@@ -186,8 +211,9 @@ class _RemoteRanks(RankSupervisor):
         begun = bool(heartbeat) or rank in self._started
         if not begun and now - since > self._timeouts.start:
             return f"{name} has not started it within {self._timeouts.start:g} s"
-        if begun and now - since > self._timeouts.lost:
-            return f"its node has not been heard of for {self._timeouts.lost:g} s"
+        patience = self._timeouts.lost if self._failed_at is None else 2 * self._timeouts.linger
+        if begun and now - since > patience:
+            return f"its node has not been heard of for {patience:g} s"
         return None
 
     def escalate(self) -> None:
@@ -196,6 +222,9 @@ class _RemoteRanks(RankSupervisor):
         if self._give_up_at is not None and time.monotonic() >= self._give_up_at:
             for rank, spec in self.waiting.items():
                 log_line(f"rank {rank} on {self._hosts[spec.ranks.node]} does not answer; giving it up")
+                silent = time.monotonic() - self._last_heartbeat[spec.ranks.node][1]
+                if silent > self._timeouts.linger and self.outcome.stopped_by is None:
+                    self._note_lost(rank, spec.ranks.node, f"its node has not been heard of for {silent:.0f} s")
             self.record([self.killed_by(spec, signal.SIGKILL) for spec in self.waiting.values()])
 
     def close(self) -> None:

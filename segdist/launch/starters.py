@@ -29,8 +29,8 @@ class StartCommand:
     stdin: bool = False
 
 
-def choose_starter(asked: str, environ: Mapping[str, str], which: Which = shutil.which) -> tuple[str, str]:
-    """The starter, and why: the one asked for, or the first of several that is on PATH and can work here.
+def choose_starters(asked: str, environ: Mapping[str, str], which: Which = shutil.which) -> tuple[tuple[str, ...], str]:
+    """The starters to try, best first, and why: the one asked for, or those of several that are on PATH and can work.
 
     Args:
         asked: a name, several with commas between them, or "auto" for those of :data:`ORDER`.
@@ -45,10 +45,10 @@ def choose_starter(asked: str, environ: Mapping[str, str], which: Which = shutil
     problems = {name: _problem(name, environ, which) for name in names}
     if len(names) == 1:
         require(problems[asked] is None, f"--starter {asked}: {problems[asked]}; give another one, or auto")
-        return asked, "asked for"
-    for name, problem in problems.items():
-        if problem is None:
-            return name, f"the first of {', '.join(names)} that works here"
+        return (asked,), "asked for"
+    usable = tuple(name for name, problem in problems.items() if problem is None)
+    if usable:
+        return usable, f"the first of {', '.join(names)} that works here"
     reasons = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
     raise ConfigError(
         f"--starter {asked}: nothing can start ranks on other nodes ({reasons}); load the site's MPI module"
@@ -94,13 +94,19 @@ def mpirun_version(mpirun: str) -> str:
 
 
 def start_commands(
-    starter: str, hosts: Sequence[str], nodes: Sequence[int], agent: Sequence[str], hostfile: str
+    starter: str,
+    hosts: Sequence[str],
+    nodes: Sequence[int],
+    agent: Sequence[str],
+    hostfile: str,
+    lines: Mapping[str, int] | None = None,
 ) -> list[StartCommand]:
     """The commands that start ``agent NODE`` on each of ``nodes`` (indices into ``hosts``).
 
     pbs_tmrsh and pbsdsh execute their arguments without a shell, so nothing is quoted; ssh hands one string to the
-    remote shell. pbsdsh is given the host's name: its ``-n`` is a line of the node file, and a wrong one runs on the
-    first node without a word. For mpirun, ``hostfile`` names those hosts in order.
+    remote shell. Torque's pbsdsh is given the host's name; OpenPBS' has no ``-h``, takes the host's line in the node
+    file (``lines``; a wrong one runs on the first node without a word), and ``--`` before a program's own options. For
+    mpirun, ``hostfile`` names those hosts in order.
     """
     if starter == "mpirun":
         return [mpirun_command(nodes, agent, hostfile)]
@@ -112,7 +118,8 @@ def start_commands(
         elif starter == "pbs_tmrsh":
             commands.append(StartCommand((node,), ("pbs_tmrsh", hosts[node], *command)))
         elif starter == "pbsdsh":
-            commands.append(StartCommand((node,), ("pbsdsh", "-h", hosts[node], *command)))
+            where = ("-h", hosts[node]) if lines is None else ("-n", str(lines[hosts[node]]), "--")
+            commands.append(StartCommand((node,), ("pbsdsh", *where, *command)))
         else:
             remote = shlex.join((*command, "--stdin"))
             ssh = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=30", "-o", "ServerAliveInterval=15")

@@ -24,13 +24,14 @@ from segdist.launch.console import log_line, write_all
 from segdist.launch.local import run_ranks
 from segdist.launch.outcome import Outcome, RankSpec
 from segdist.launch.pbs_job import save_before_job_end
-from segdist.launch.remote import run_remote
 from segdist.launch.srun import early_warning, is_requeued, requeue, run_srun
+from segdist.launch.start_attempts import run_with_starters
 from segdist.run.exit_codes import TO_BE_CONTINUED
 from segdist.run.file_system import replace_file
 from segdist.run.files import explain, list_names
 from segdist.run.folder import StepFolder
 from segdist.run.lease_owner import other_owner
+from segdist.run.lost_nodes import note_lost_nodes
 from segdist.run.result import Result, ResultError, job_of, utc_now
 from segdist.system.log_tail import last_lines
 from segdist.system.output import STDERR
@@ -46,7 +47,7 @@ def launch(
     step: StepFolder,
     allocation: Allocation = THIS_MACHINE,
     max_restarts: int = MAX_RESTARTS,
-    starter: str = "local",
+    starters: Sequence[str] = ("local",),
 ) -> int:
     """Run the ranks of one step and return the launcher's exit code; call it from the main thread.
 
@@ -61,7 +62,7 @@ def launch(
     started_at, started = utc_now(), time.monotonic()
     before = _identity(step.result_json)
     try:
-        outcome = _run(specs, grace, step, allocation, starter)
+        outcome = _run(specs, grace, step, allocation, starters)
     except (OSError, subprocess.SubprocessError, ConfigError) as problem:
         error = f"the ranks could not be started ({str(problem).strip()})"
         record_failure(step, error, started_at, time.monotonic() - started, specs[0].log, allocation)
@@ -75,9 +76,13 @@ def launch(
         reason = error = f"{outcome}, but none wrote {step.result_json}"
     else:
         exit_code, log = outcome.exit_code, outcome.failure.spec.log
+        if outcome.lost_nodes:
+            note_lost_nodes(step, outcome.lost_nodes, outcome.why_lost, allocation.job_id, allocation.restarts)
         stays, why = _will_continue(outcome, allocation, max_restarts)
         if stays:
             log_line(why)
+            if outcome.lost_nodes and fresh:  # of a rank that lost its neighbour
+                step.result_json.unlink(missing_ok=True)
             return TO_BE_CONTINUED
         reason = error = f"{outcome}: {why}" if why else str(outcome)
         if exit_code == TO_BE_CONTINUED:
@@ -99,21 +104,25 @@ def launch(
     return exit_code
 
 
-def _run(specs: Sequence[RankSpec], grace: float, step: StepFolder, allocation: Allocation, starter: str) -> Outcome:
-    if starter == "srun":
+def _run(
+    specs: Sequence[RankSpec], grace: float, step: StepFolder, allocation: Allocation, starters: Sequence[str]
+) -> Outcome:
+    if starters[0] == "srun":
         return run_srun(specs, grace, allocation.hosts)
     # Slurm warns a job before its end; in a PBS job the launcher has to look at the clock itself.
     unwarned = allocation.scheduler == "pbs" and step.task == "train"
     with save_before_job_end() if unwarned else contextlib.nullcontext():
-        if starter == "local":
+        if starters[0] == "local":
             return run_ranks(specs, grace)
-        return run_remote(specs, allocation.hosts, starter, grace, step.logs / ".ranks")
+        return run_with_starters(specs, allocation.hosts, starters, grace, step.logs / ".ranks")
 
 
 def _will_continue(outcome: Outcome, allocation: Allocation, max_restarts: int) -> tuple[bool, str]:
     """Whether the step goes on in a restart, and what to say about it."""
     # A rank that has not come to its signal handler yet dies of USR1, and has nothing to save.
-    saved = outcome.exit_code in (TO_BE_CONTINUED, 128 + signal.SIGUSR1)
+    lost = bool(outcome.lost_nodes) and allocation.scheduler == "pbs"
+    saved = lost or outcome.exit_code in (TO_BE_CONTINUED, 128 + signal.SIGUSR1)
+    what = str(outcome) if lost else "saved"
     if allocation.scheduler == "none":
         return saved, "stopped after saving; the same command goes on from there" if saved else ""
     if allocation.scheduler == "slurm" and is_requeued(allocation):
@@ -121,9 +130,10 @@ def _will_continue(outcome: Outcome, allocation: Allocation, max_restarts: int) 
     if not saved or outcome.stopped_by not in (None, signal.SIGUSR1):  # a TERM is the end: of qdel, say
         return False, ""
     if allocation.restarts >= max_restarts:
-        return False, f"saved, but restarted {allocation.restarts} times already; raise --max-restarts {max_restarts}"
+        but = f"restarted {allocation.restarts} times already; raise --max-restarts {max_restarts}"
+        return False, but if lost else f"saved, but {but}"
     if allocation.scheduler == "pbs":  # the job script submits the next job when it sees the exit code
-        return True, f"saved; to be continued by the next job, restart {allocation.restarts + 1} of {max_restarts}"
+        return True, f"{what}; to be continued by the next job, restart {allocation.restarts + 1} of {max_restarts}"
     early = early_warning(allocation, time.time())
     if early is not None:
         log_line(early)

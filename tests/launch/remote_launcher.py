@@ -30,7 +30,8 @@ DRIVER = """
 import os, sys
 from pathlib import Path
 from segdist.launch.outcome import RankSpec
-from segdist.launch.remote import Timeouts, run_remote
+from segdist.launch.remote import Timeouts
+from segdist.launch.start_attempts import run_with_starters
 from segdist.system.ranks import Ranks
 nodes, per_node, starter = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 grace, folder = float(sys.argv[4]), Path(sys.argv[5])
@@ -41,7 +42,9 @@ specs = [
              {"RANK": str(k), "OUT": str(folder)}, (), folder / f"rank{k}.log")
     for k in range(world)
 ]
-outcome = run_remote(specs, [f"node{n}" for n in range(nodes)], starter, grace, folder / "talk", Timeouts(20, 3, 2))
+hosts = [f"node{n}" for n in range(nodes)]
+outcome = run_with_starters(specs, hosts, starter.split(","), grace, folder / "talk", Timeouts(20, 3, 2))
+print("lost nodes:", *outcome.lost_nodes, file=sys.stderr)
 print(outcome, file=sys.stderr)
 sys.exit(outcome.exit_code)
 """

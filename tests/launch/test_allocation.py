@@ -113,8 +113,8 @@ def test_nodes_with_different_numbers_of_tasks_are_refused_with_what_to_ask_for(
 
 def test_without_srun_one_node_starts_here_and_several_are_refused() -> None:
     job = slurm_allocation(BATCH)
-    assert resolve_starter("auto", job, 1, {}, lambda _: None)[0] == "local"
-    assert resolve_starter("auto", job, 2, {}, lambda name: f"/bin/{name}")[0] == "srun"
+    assert resolve_starter("auto", job, 1, {}, lambda _: None)[0] == ("local",)
+    assert resolve_starter("auto", job, 2, {}, lambda name: f"/bin/{name}")[0] == ("srun",)
     with pytest.raises(ConfigError, match="srun: is not on PATH, and job 2287208 has ranks on 2 nodes"):
         resolve_starter("auto", job, 2, {}, lambda _: None)
 

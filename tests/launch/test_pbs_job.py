@@ -59,9 +59,9 @@ def test_ranks_on_other_machines_choose_their_cores_there() -> None:
 
 
 def test_one_node_needs_no_starter() -> None:
-    assert resolve_starter("auto", Allocation("pbs", "2", 0, ("n1",), 2), 1, {})[0] == "local"
-    assert resolve_starter("auto", THIS_MACHINE, 2, {})[0] == "local", "two groups of processes of this machine"
-    assert resolve_starter("auto", Allocation("slurm", "2", 0, ("n1", "n2")), 2, {}, str)[0] == "srun"
+    assert resolve_starter("auto", Allocation("pbs", "2", 0, ("n1",), 2), 1, {})[0] == ("local",)
+    assert resolve_starter("auto", THIS_MACHINE, 2, {})[0] == ("local",), "two groups of processes of this machine"
+    assert resolve_starter("auto", Allocation("slurm", "2", 0, ("n1", "n2")), 2, {}, str)[0] == ("srun",)
     with pytest.raises(ConfigError, match="--starter ssh: needs the nodes of a job around it"):
         resolve_starter("ssh", THIS_MACHINE, 2, {})
     with pytest.raises(ConfigError, match="--starter rsh: is not known"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from segdist.config import ConfigError
-from segdist.launch.starters import choose_starter, mpi_kind, mpirun_command, start_commands
+from segdist.launch.starters import choose_starters, mpi_kind, mpirun_command, start_commands
 
 JOB = {"PBS_JOBID": "2.pbshead"}
 AGENT = ("/venv/bin/python", "/x y/agent.py", "/run $1/talk")
@@ -17,21 +17,25 @@ def on_path(*names: str):  # type: ignore[no-untyped-def]
 
 
 def test_the_first_starter_that_can_work_here_is_taken() -> None:
-    assert choose_starter("auto", JOB, on_path("pbsdsh", "pbs_tmrsh", "ssh"))[0] == "pbs_tmrsh"
-    assert choose_starter("auto", JOB, on_path("pbsdsh", "mpirun", "ssh"))[0] == "pbsdsh", "Torque has no pbs_tmrsh"
-    assert choose_starter("auto", {}, on_path("pbsdsh", "mpirun"))[0] == "mpirun", "outside a job pbsdsh cannot work"
-    assert choose_starter("ssh,pbsdsh", JOB, on_path("pbsdsh", "ssh"))[0] == "ssh"
+    assert choose_starters("auto", JOB, on_path("pbsdsh", "pbs_tmrsh", "ssh"))[0] == ("pbs_tmrsh", "pbsdsh", "ssh")
+    assert choose_starters("auto", JOB, on_path("pbsdsh", "mpirun", "ssh"))[0] == ("pbsdsh", "mpirun", "ssh"), (
+        "Torque has no pbs_tmrsh"
+    )
+    assert choose_starters("auto", {}, on_path("pbsdsh", "mpirun"))[0] == ("mpirun",), (
+        "outside a job pbsdsh cannot work"
+    )
+    assert choose_starters("ssh,pbsdsh", JOB, on_path("pbsdsh", "ssh"))[0] == ("ssh", "pbsdsh")
 
 
 def test_a_starter_that_is_asked_for_and_absent_is_refused() -> None:
     with pytest.raises(ConfigError, match="--starter mpirun: is not on PATH; give another one, or auto"):
-        choose_starter("mpirun", JOB, on_path("ssh"))
+        choose_starters("mpirun", JOB, on_path("ssh"))
     with pytest.raises(ConfigError, match="--starter pbsdsh: works inside a PBS job only"):
-        choose_starter("pbsdsh", {}, on_path("pbsdsh"))
+        choose_starters("pbsdsh", {}, on_path("pbsdsh"))
     with pytest.raises(ConfigError, match="--starter auto: nothing can start ranks on other nodes"):
-        choose_starter("auto", JOB, on_path())
+        choose_starters("auto", JOB, on_path())
     with pytest.raises(ConfigError, match="--starter rsh: is not known; give one of auto, local, pbs_tmrsh"):
-        choose_starter("rsh", JOB, on_path())
+        choose_starters("rsh", JOB, on_path())
 
 
 def test_only_ssh_goes_through_a_shell_and_only_its_command_is_quoted() -> None:
@@ -43,6 +47,8 @@ def test_only_ssh_goes_through_a_shell_and_only_its_command_is_quoted() -> None:
     ]
     (pbsdsh,) = start_commands("pbsdsh", hosts, [1], AGENT, "hosts")
     assert pbsdsh.argv == ("pbsdsh", "-h", "n2", *AGENT, "1")
+    (line,) = start_commands("pbsdsh", hosts, [1], AGENT, "hosts", {"n1": 0, "n2": 2, "n3": 4})
+    assert line.argv == ("pbsdsh", "-n", "2", "--", *AGENT, "1"), "OpenPBS takes no -h, and -- keeps options apart"
     (ssh,) = start_commands("ssh", hosts, [1], AGENT, "hosts")
     assert ssh.argv[-2:] == ("n2", "/venv/bin/python '/x y/agent.py' '/run $1/talk' 1 --stdin")
     assert ssh.stdin

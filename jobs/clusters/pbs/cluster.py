@@ -91,9 +91,7 @@ class Pbs:
             return {one: Entry("unknown", reason=str(error)) for one in ids}
         continuations = [_continuation(one, outputs) for one in ids]
         states = query_continuations(continuations, dialect)
-        return {
-            continuation.id: entry_of(states[continuation.id], continuation.starts) for continuation in continuations
-        }
+        return {continuation.id: entry_of(states[continuation.id], continuation) for continuation in continuations}
 
     def cancel(self, ids: Sequence[str], outputs: Mapping[str, str] = NOWHERE) -> None:
         """qdel the jobs that are at work for these, the last ones first, so that none starts in between."""
@@ -110,11 +108,19 @@ class Pbs:
             raise SubmitError(f"qdel: {'; '.join(refused)}")
 
 
-def entry_of(state: JobState, starts: int) -> Entry:
-    """A job's state as ``jobs.status`` wants it."""
-    phase = _PHASES.get(state.word, "ended")
+def entry_of(state: JobState, continuation: Continuation) -> Entry:
+    """A job's state as ``jobs.status`` wants it.
+
+    A success without the script's own exit code is none: after the crash of a job's first node Torque says 0.
+    """
+    phase, starts = _PHASES.get(state.word, "ended"), continuation.starts
+    if state.word == "COMPLETED" and starts and continuation.exit_code is None:
+        why = "its script did not reach its end: its node was lost, or it was killed"
+        return Entry(phase, "FAILED", why, state.hosts, state.elapsed_s, starts - 1)
+    before = continuation.started_again
+    again = f"started again by the server, {before} was its first node before" if before else ""
     restarts = max(0, starts - 1, state.runs - 1)
-    return Entry(phase, state.word, state.text, state.hosts, state.elapsed_s, restarts)
+    return Entry(phase, state.word, state.text, state.hosts, state.elapsed_s, restarts, again)
 
 
 def _continuation(identifier: str, outputs: Mapping[str, str]) -> Continuation:

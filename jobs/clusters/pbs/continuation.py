@@ -5,6 +5,7 @@ They are written by the job's script (:mod:`jobs.clusters.pbs.script`) and beat 
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,13 @@ class Continuation:
         return len(_lines(self._file("starts")))
 
     @property
+    def started_again(self) -> str:
+        """Where the server has started the present job before by itself, as it does after a lost node: ``n1``."""
+        lines = [line.split() for line in _lines(self._file("starts"))[-2:]]
+        same = len(lines) == 2 and lines[0][:1] == lines[1][:1]
+        return lines[0][2] if same and lines[0][1:2] == ["on"] else ""
+
+    @property
     def exit_code(self) -> int | None:
         """The exit code that the script left at its end; None before that, and for a job that was killed."""
         lines = _lines(self._file("exit"))
@@ -43,7 +51,7 @@ class Continuation:
 
     def note_start(self, job: str) -> None:
         """Note that a job begins to work for this one; the plugin's scripts do it themselves."""
-        _append(self._file("starts"), f"{job} at {time.strftime('%FT%T')}")
+        _append(self._file("starts"), f"{job} on {socket.gethostname()} at {time.strftime('%FT%T')}")
         if not self._file("jobs").exists():
             _append(self._file("jobs"), job)
 

@@ -16,8 +16,8 @@ from segdist.config import ConfigError, require
 from segdist.launch.local import run_ranks
 from segdist.launch.outcome import Outcome, RankSpec
 from segdist.launch.pbs_job import pbs_allocation
-from segdist.launch.remote import run_remote
-from segdist.launch.starters import choose_starter
+from segdist.launch.start_attempts import run_with_starters
+from segdist.launch.starters import choose_starters
 from segdist.system.ranks import Ranks, rank_environment
 
 GRACE_S = 10.0
@@ -57,8 +57,8 @@ def run(nodes: int, per_node: int, starter: str, state: Path, command: Sequence[
     if nodes == 1 and starter == "auto":
         cores = tuple(sorted(os.sched_getaffinity(0)))
         return run_ranks([RankSpec(s.ranks, s.argv, s.environment, cores, s.log) for s in specs], GRACE_S)
-    name, _ = choose_starter(starter, os.environ)
-    return run_remote(specs, hosts[:nodes], name, GRACE_S, Path(f"{state}_ranks"))
+    starters, _ = choose_starters(starter, os.environ)
+    return run_with_starters(specs, hosts[:nodes], starters, GRACE_S, Path(f"{state}_ranks"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -99,11 +99,11 @@ def run(
     saved.write_text(without_resources(script_text), encoding="utf-8", errors="surrogateescape")
     done = qsub(again_command(saved, resources, environ["PBS_JOBID"], first))
     if done.returncode:
-        print(f"error: saved, but cannot be continued: {done.stderr.strip()}; submit it again", file=sys.stderr)
+        print(f"error: cannot be continued: {done.stderr.strip()}; submit it again", file=sys.stderr)
         return code
     new = short_id(done.stdout.strip().splitlines()[-1])
     continuation.note_job(new)
-    print(f"saved; to be continued by job {new}", flush=True)
+    print(f"to be continued by job {new}", flush=True)
     return 0
 
 

@@ -51,6 +51,8 @@ def script_text(request: Request, dialect: Dialect) -> str:
         *_functions(request),
         "",
         '[ -e "${state}_jobs" ] || echo "$own" >"${state}_jobs"',
+        'last=$(tail -n 1 "${state}_jobs")  # the server may run a job again that lost a node and goes on elsewhere',
+        'if [ "$last" != "$own" ] && grep -qx "$own" "${state}_jobs"; then echo "goes on in job $last"; exit 0; fi',
         *(_guard(after) for after in request.after),
         'echo "$own on $(hostname) at $(date +%FT%T)" >>"${state}_starts"',
         'export SEGDIST_RESTART=$(($(wc -l <"${state}_starts") - 1))',

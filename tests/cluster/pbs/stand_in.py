@@ -30,8 +30,11 @@ def rank(task: str, config_file: str) -> int:
                       "venv": os.environ.get("VIRTUAL_ENV"), "cwd": str(Path.cwd()), "restart": restart,
                       "job": os.environ["SEGDIST_JOB_ID"], "pid": os.getpid()}), flush=True)  # fmt: skip
     (folder.logs / f"begun{number}.{restart}").touch()
-    while how in ("hang", "deaf") or (how == "save" and restart == 0):
+    while how in ("hang", "deaf") or (how in ("save", "neighbour") and restart == 0):
         time.sleep(0.05)
+        if how == "neighbour" and Path("neighbour is gone").exists():
+            print("error: connection closed by peer")
+            return 1
         if signal.SIGTERM in asked and how != "deaf":
             return 143
         if signal.SIGUSR1 in asked and how != "deaf":

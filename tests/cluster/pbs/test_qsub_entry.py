@@ -124,7 +124,7 @@ def test_a_failure_and_a_refused_continuation_are_not_hidden(folder: Path, capsy
     assert run(folder / "7.SC", ["train"], {"PBS_JOBID": "7.pbs"}, Qsub(), launcher(folder, 3)) == 3
     assert json.loads((folder / "seen.json").read_text())[0] == ["train", "--run", "runs/pbs-7"]
     assert run(folder / "7.SC", ["train"], {"PBS_JOBID": "7.pbs"}, Qsub(170), launcher(folder, 75)) == 75
-    assert "saved, but cannot be continued: qsub: no; submit it again" in capsys.readouterr().err
+    assert "cannot be continued: qsub: no; submit it again" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="runs inside a PBS job"):
         run(folder / "7.SC", ["train"], {}, Qsub(), launcher(folder, 0))
 

@@ -54,6 +54,8 @@ wait_for() {  # FOLDER/ID ok|any: go on where that job has ended well, or again 
 }
 
 [ -e "${state}_jobs" ] || echo "$own" >"${state}_jobs"
+last=$(tail -n 1 "${state}_jobs")  # the server may run a job again that lost a node and goes on elsewhere
+if [ "$last" != "$own" ] && grep -qx "$own" "${state}_jobs"; then echo "goes on in job $last"; exit 0; fi
 wait_for /data/runs/first/.submitit/1/12 ok
 echo "$own on $(hostname) at $(date +%FT%T)" >>"${state}_starts"
 export SEGDIST_RESTART=$(($(wc -l <"${state}_starts") - 1))

@@ -125,6 +125,12 @@ class Mom(JobFiles):
             return self.status_of(status)
         self.look_for_crashes(now)
         for node, since in self.crashed.items():
+            if self.store.torque:  # waits for the node, and believes that all went well when the first one is back
+                if node == self.unique[0] and not (self.store.folder / f"crash.{node}").exists():
+                    self.kill(signal.SIGKILL)
+                    self.top.wait()
+                    return 0
+                continue
             limit = config["node_fail_requeue"] if node == self.unique[0] else config["max_poll_downtime"]
             if now - since > limit:
                 self.killing = "primary" if node == self.unique[0] else "sister"
@@ -156,10 +162,10 @@ class Mom(JobFiles):
             return (128 if torque else 256) - status
         return status
 
-    def kill(self, number: signal.Signals, only_first: bool = False) -> None:
+    def kill(self, number: signal.Signals, only_first: bool = False, spare: int = 0) -> None:
         """Signal every process of the job's sessions (what called setsid has left them)."""
         for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
+            if not entry.name.isdigit() or int(entry.name) == spare:
                 continue
             try:
                 text = (entry / "stat").read_text(errors="replace")
@@ -176,8 +182,10 @@ class Mom(JobFiles):
             if node not in self.crashed and (self.store.folder / f"crash.{node}").exists():
                 self.crashed[node] = now
                 everything = self.sessions
-                self.sessions = {s: n for s, n in everything.items() if n == index and (index or s != self.top_pid())}
-                self.kill(signal.SIGKILL)
+                self.sessions = {s: n for s, n in everything.items() if n == index}
+                if index == 0:  # it must not go on when what it has started is gone
+                    os.kill(self.top_pid(), signal.SIGSTOP)
+                self.kill(signal.SIGKILL, spare=self.top_pid())
                 self.sessions = everything
 
     def top_pid(self) -> int:

@@ -64,10 +64,19 @@ class Tasks:
 
 
 def pbsdsh(words: list[str]) -> int:
-    """Once per line of the node file (``-u``: per host in Torque); always 0; forwards TERM."""
+    """Once per line of the node file (``-u``: per host in Torque); 0 but for usage; forwards TERM.
+
+    OpenPBS' has no ``-h``, and its getopt looks for options behind the program's name too, unless ``--`` comes first.
+    """
     tasks = Tasks()
     lines = tasks.hosts()
     rest = list(words)
+    if not tasks.store.torque:
+        before = rest[: rest.index("--")] if "--" in rest else rest
+        bad = [word for word in before if word.startswith("-") and word[1:2] not in "cnsvo"]
+        if bad or (before[:1] != ["-n"] and any(word.startswith("-") for word in before)):
+            print(f"pbsdsh: invalid option -- '{bad[0][1:2] if bad else before[0]}'\nUsage: pbsdsh", file=sys.stderr)
+            return 1
     while rest and rest[0].startswith("-"):
         word = rest.pop(0)
         if word == "-h":
