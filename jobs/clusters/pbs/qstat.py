@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +15,18 @@ _UNKNOWN_JOB, _HAS_FINISHED = 153, 35
 _CALL_S = 60
 
 
-def call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command of PBS; one that is not there or does not answer ends with 255."""
+def call(command: Sequence[str], path: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command of PBS, found on ``path`` or else on PATH; one that is not there or is silent ends with 255."""
     try:
         return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_CALL_S
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=_CALL_S,
+            env={**os.environ, "PATH": path} if path else None,
         )
     except FileNotFoundError:
         return subprocess.CompletedProcess(command, 255, "", f"{command[0]} is not on PATH")
