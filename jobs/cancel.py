@@ -95,10 +95,12 @@ def _cancel_at_scheduler(run: Path, state: RunState, grace_s: float) -> None:
         raise ConfigError(f"{run}: {error}") from error
     print(f"job {', '.join(ids)}: asked {state.jobs[0].cluster} to end {'it' if len(ids) == 1 else 'them'}", flush=True)
     deadline = time.monotonic() + grace_s + _KILL_S
-    while alive := [one for one, entry in cluster.query(ids, outputs).items() if entry.alive is not False]:
+    while alive := {one: entry for one, entry in cluster.query(ids, outputs).items() if entry.alive is not False}:
         if time.monotonic() > deadline:
             raise ConfigError(f"job {', '.join(alive)}: is there still; look again with python -m jobs.status {run}")
         time.sleep(_SCHEDULER_POLL_S)
+        if waiting := [one for one, entry in alive.items() if entry.phase == "waiting"]:
+            cluster.cancel(waiting, outputs)  # one that had just saved may go on in another job
     _record(run)
 
 

@@ -72,6 +72,8 @@ class Request:
     """Jobs of this kind that are submitted at once, as an array where there are several."""
     throttle: int = 0
     """Elements that may be at work at once; 0 is all of them."""
+    tells_refusal: bool = False
+    """Whether the command, run again with SEGDIST_NOT_CONTINUED, writes into its result why no job continues it."""
     python: str = ""
     """Interpreter on the nodes; empty takes the one that submits."""
     made_by: tuple[str, ...] = ()
@@ -142,7 +144,8 @@ def step_request(
         after_ids=after,
         after_any=step.always,
         elements=len(planned),
-        throttle=resources.max_parallel,
+        throttle=resources.max_parallel if len(planned) > 1 else 0,
+        tells_refusal=True,
         python=profile.python,
         made_by=planned[0].made_by,
         add_directives=profile.add_directives,

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from segdist.run.folder import StepFolder
 
+REFUSED = "SEGDIST_NOT_CONTINUED"
+"""Environment variable by which a job's script tells the runner, in the scheduler's words, why no job continues it."""
+
 
 def launcher_log(folder: StepFolder) -> Path:
     """Where the runner puts the output of a step's command."""

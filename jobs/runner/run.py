@@ -18,7 +18,7 @@ from types import FrameType
 
 from jobs.record.endings import write_end, write_failure, write_skipped
 from jobs.record.heartbeat import heartbeat
-from jobs.record.job_folder import cancelled_text, launcher_log
+from jobs.record.job_folder import REFUSED, cancelled_text, launcher_log
 from jobs.record.processes import TOKEN, die_with_parent, job_processes
 from jobs.record.run_json import JobSpec, Step, read_spec
 from jobs.runner.slot import hold_slot
@@ -119,7 +119,7 @@ def _run_in_order(
     for step in steps:
         stopped = _why_stopped(job_folder, stop)
         if stopped and failure is None:
-            codes[step.step] = 128 + signal.SIGTERM
+            codes[step.step] = 1 if REFUSED in os.environ else 128 + signal.SIGTERM
             failure = f"{step.label} failed: {write_failure(step.folder(run), stopped, job).error}"
         elif failure and (step.task != "report" or stopped):
             write_skipped(step.folder(run), failure, job)
@@ -139,7 +139,11 @@ def _run_in_order(
 
 
 def _why_stopped(job_folder: Path, stop: _Stop) -> str | None:
-    return cancelled_text(job_folder) or (f"stopped by {stop.signal.name}" if stop.signal else None)
+    if cancelled := cancelled_text(job_folder):
+        return cancelled
+    if refused := os.environ.get(REFUSED):
+        return f"cannot be continued by another job ({refused}); submit the run again: it goes on from what was saved"
+    return f"stopped by {stop.signal.name}" if stop.signal else None
 
 
 def _run_step(run: RunFolder, spec: JobSpec, step: Step, job: dict[str, str], stop: _Stop) -> tuple[int, str | None]:
@@ -156,6 +160,8 @@ def _run_step(run: RunFolder, spec: JobSpec, step: Step, job: dict[str, str], st
         last = "".join(last_lines(launcher_log(folder), 1)) or f"exit code {code}"
         print(f"{step.label}: failed: {other} has {folder.path}; nothing is written there: {last}", flush=True)
         return code, last
+    if code == TO_BE_CONTINUED and (cancelled := cancelled_text(run.path / spec.submitit_folder)):
+        code, stopped = 128 + signal.SIGTERM, cancelled  # nobody continues it
     if code == TO_BE_CONTINUED and job["cluster"] != "local":
         print(f"{step.label}: to be continued", flush=True)
         return code, None

@@ -190,6 +190,8 @@ def _why_open(job: Job, entry: Entry, state: State, broken: str | None, upstream
     if state == "failed":
         return broken or f"the job is gone: {where} ended{_how(entry)} without a result; see {_look_at(job)}"
     if state == "skipped":
+        if upstream is not None and upstream.state == "skipped" and upstream.error:
+            return upstream.last_error_line  # says already which step failed, and why
         if upstream is not None:
             return f"{upstream.label} {upstream.state}: {upstream.last_error_line}"
         return f"the job is gone: {where} ended before this step"

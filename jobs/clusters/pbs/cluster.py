@@ -94,8 +94,19 @@ class Pbs:
         return {continuation.id: entry_of(states[continuation.id], continuation) for continuation in continuations}
 
     def cancel(self, ids: Sequence[str], outputs: Mapping[str, str] = NOWHERE) -> None:
-        """qdel the jobs that are at work for these, the last ones first, so that none starts in between."""
-        self._delete([pbs_id(_continuation(one, outputs).jobs[-1]) for one in reversed(ids)])
+        """qdel the jobs that are at work for these, the last ones first, so that none starts in between.
+
+        Torque may run a held job that was deleted before the one that it waits for: there the first one goes first.
+        What starts in between finds the run cancelled, and does nothing.
+        """
+        order = list(ids) if self._speaks_torque() else list(reversed(ids))
+        self._delete([pbs_id(_continuation(one, outputs).jobs[-1]) for one in order])
+
+    def _speaks_torque(self) -> bool:
+        try:
+            return self.dialect == "torque"
+        except ConfigError:  # qdel is the same in both
+            return False
 
     def _delete(self, names: Sequence[str]) -> None:
         refused = []

@@ -11,7 +11,7 @@ from typing import ClassVar
 from submitit.core import job_environment
 
 from jobs.clusters.pbs.continuation import Continuation
-from jobs.clusters.pbs.script import ID
+from jobs.clusters.pbs.script_functions import ID
 from segdist.launch.pbs_job import short_id
 
 

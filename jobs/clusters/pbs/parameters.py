@@ -99,6 +99,7 @@ class Parameters:
             signal_delay_s=self.signal_delay_s,
             save_margin_s=self.save_margin_s,
             rerun=self.rerun,
+            throttle=self.array_parallelism or 0,
             after=tuple(self.after),
         )
 

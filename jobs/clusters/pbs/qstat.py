@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +16,8 @@ _UNKNOWN_JOB, _HAS_FINISHED = 153, 35
 _CALL_S = 60
 
 
-def call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command of PBS; one that is not there or does not answer ends with 255."""
+def call(command: Sequence[str], path: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command of PBS, found on ``path`` or else on PATH; one that is not there or is silent ends with 255."""
     try:
         return subprocess.run(
             command,
@@ -26,6 +27,7 @@ def call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
             errors="replace",
             check=False,
             timeout=_CALL_S,
+            env={**os.environ, "PATH": path} if path else None,
         )
     except FileNotFoundError:
         return subprocess.CompletedProcess(command, 255, "", f"{command[0]} is not on PATH")

@@ -95,14 +95,17 @@ def depend(ids: Sequence[str], always: bool, array: bool, dialect: Dialect) -> s
     """The value of ``-W depend=``.
 
     A run of a sweep goes on where its own earlier step has succeeded, whatever became of the others: so it waits for
-    the end of the array, and looks at its own then.
+    the end of the array, and looks at its own then. OpenPBS deletes a job behind one that was deleted because of a
+    dependency, even with afterany: what runs always waits there for the first job alone, and its script for the others.
     """
     if not ids:
         return ""
     if array:
         kind = "afteranyarray" if dialect == "torque" else "afterany"
         return ":".join([kind, *(f"{one}[]" for one in ids)])
-    return ":".join(["afterany" if always else "afterok", *ids])
+    if always:
+        return ":".join(["afterany", *(ids if dialect == "torque" else ids[:1])])
+    return ":".join(["afterok", *ids])
 
 
 def request_command(request: Request, script: str, dialect: Dialect) -> list[str]:

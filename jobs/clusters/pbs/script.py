@@ -8,6 +8,8 @@ What a script does besides running its command, and why, as PBS was seen to beha
 - it outlives SIGTERM, so that its command may end in its own way;
 - where the command ends with 75 ("saved, to be continued") or leaves ID_requeue, it submits itself again and notes the
   new id in ID_jobs: users may not qrerun. The new job finds the files of the first one through SUBMITIT_PBS_ID;
+- qsub is tried again for a while: a server restarts, and one refusal would end a training of days. What qsub has said
+  at last is given to the command, which writes it into the result (where ``Request.tells_refusal``);
 - it looks at the ID_exit of the jobs that it waits for: a job that is continued by another ends with 0, so that
   nobody behind it is deleted; who then finds it unfinished submits itself again behind the continuation;
 - it leaves its exit code in ID_exit: what the server says about a job's end is wrong now and then, and soon gone.
@@ -21,11 +23,10 @@ import shlex
 from jobs.clusters.directives import finish_script
 from jobs.clusters.pbs.dialect import Dialect
 from jobs.clusters.pbs.resources import in_dialect, resources
+from jobs.clusters.pbs.script_functions import ID, functions
 from jobs.clusters.request import After, Request
 from segdist.run.exit_codes import TO_BE_CONTINUED
 
-ID = "SUBMITIT_PBS_ID"
-"""Environment variable with the job's id as submitit knows it: that of the first job of a chain."""
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+=@-]+")
 _LONGEST_NAME = {"pbspro": 236, "torque": 15}
 
@@ -48,7 +49,7 @@ def script_text(request: Request, dialect: Dialect) -> str:
         *(f"export {name}={shlex.quote(value)}" for name, value in request.exports.items()),
         *([f"cd {shlex.quote(request.cwd)} || exit 1"] if request.cwd else []),
         "",
-        *_functions(request),
+        *functions(request, dialect, _script_file(request.folder)),
         "",
         '[ -e "${state}_jobs" ] || echo "$own" >"${state}_jobs"',
         'last=$(tail -n 1 "${state}_jobs")  # the server may run a job again that lost a node and goes on elsewhere',
@@ -66,55 +67,13 @@ def script_text(request: Request, dialect: Dialect) -> str:
     lines += [
         f'if [ "$code" -eq {TO_BE_CONTINUED} ] || [ -e "${{state}}_requeue" ]; then',
         '  rm -f "${state}_requeue"',
-        "  submit_again afterany:$PBS_JOBID",
+        "  submit_again",
+        "  refuse; code=1",
         "fi",
         'finish "$code"',
     ]
     text = "\n".join(lines) + "\n"
     return finish_script(text, "#PBS", request.made_by, request.add_directives, request.remove_directives)
-
-
-def _functions(request: Request) -> list[str]:
-    again = f'next=$(qsub -W depend="$1" -v {ID}="${ID}" {_script_file(request.folder)})'
-    lines = [
-        "finish() {",
-        '  echo "$1" >"${state}_exit.new" && mv "${state}_exit.new" "${state}_exit"',
-        '  exit "$1"',
-        "}",
-        "submit_again() {  # with this dependency; the new job has the id of this one in its environment",
-        f"  if {again}; then",
-        "    next=${next##*[!0-9A-Za-z.-]}; next=${next%%.*}",
-        '    echo "$next" >>"${state}_jobs"',
-        '    echo "to be continued by job $next"',
-        "    exit 0",
-        "  fi",
-        '  echo "cannot be continued: qsub refused; submit it again" >&2',
-        "}",
-    ]
-    if request.after:
-        lines += [
-            "wait_for() {  # FOLDER/ID ok|any: go on where that job has ended well, or again behind its continuation",
-            "  for try in 1 2 3 4 5; do",
-            '    ls "${1%/*}" >/dev/null  # lets a network file system look again',
-            '    [ -e "$1_exit" ] && break',
-            '    last=$(tail -n 1 "$1_jobs" 2>/dev/null)',
-            '    waited="${state}_waited_${1##*/}"',
-            '    if [ -n "$last" ] && [ "$last" != "$(head -n 1 "$1_jobs")" ] &&',
-            '      [ "$last" != "$(cat "$waited" 2>/dev/null)" ]; then  # once: it may be killed, and leave nothing',
-            '      echo "$last" >"$waited"',
-            '      submit_again "afterany:$last"',
-            "      finish 1",
-            "    fi",
-            '    [ "$2" = any ] && break',
-            "    sleep 1",
-            "  done",
-            '  if [ "$2" = ok ] && [ "$(cat "$1_exit" 2>/dev/null)" != 0 ]; then',
-            '    echo "not begun: job ${1##*/} did not succeed" >&2',
-            "    finish 1",
-            "  fi",
-            "}",
-        ]
-    return lines
 
 
 def _guard(after: After) -> str:

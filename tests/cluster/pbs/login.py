@@ -45,9 +45,13 @@ class Login:
         """Step → state."""
         return {step.step: step.state for step in self.state(run).steps}
 
+    def said(self, run: Path) -> dict[str, tuple[str, str | None]]:
+        """Step → state, and why."""
+        return {step.step: (step.state, step.error) for step in self.state(run).steps}
+
     def wait_for(self, run: Path, **wanted: str) -> None:
         """Wait until those steps are in those states."""
-        wait_until(lambda: wanted.items() <= self.states(run).items(), lambda: f"{wanted} in {self.states(run)}")
+        wait_until(lambda: wanted.items() <= self.states(run).items(), lambda: f"{wanted} in {self.said(run)}")
 
     def ranks(self, run: Path, step: str = "train") -> list[dict[str, Any]]:
         """What each rank of a step said about itself."""

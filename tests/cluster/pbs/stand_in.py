@@ -26,6 +26,7 @@ def rank(task: str, config_file: str) -> int:
     asked: list[int] = []
     for name in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(name, lambda n, _: asked.append(n))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGUSR1,))  # kept for it until now, as for a real rank
     print(json.dumps({"rank": number, "node": os.environ.get("PBS_NODENUM"), "master": os.environ["MASTER_ADDR"],
                       "venv": os.environ.get("VIRTUAL_ENV"), "cwd": str(Path.cwd()), "restart": restart,
                       "job": os.environ["SEGDIST_JOB_ID"], "pid": os.getpid()}), flush=True)  # fmt: skip

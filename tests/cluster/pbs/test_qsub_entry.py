@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.clusters.pbs.asked import Asked, asked_of
 from jobs.clusters.pbs.dialect import Dialect
-from jobs.clusters.pbs.qsub_entry import again_command, resources_of, run, without_resources
+from jobs.clusters.pbs.qsub_entry import again_command, run, without_resources
 from jobs.planning.resources import read_profile
 from segdist.config import ConfigError
 from segdist.run.folder import RunFolder
@@ -68,12 +69,19 @@ class Qsub:
     def __init__(self, code: int = 0) -> None:
         self.code = code
         self.submitted: list[list[str]] = []
+        self.made = "Fri Nov 27 09:29:20 2026"
 
     def __call__(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """One call."""
         if command[0] == "qstat":
             values = {"select": "2:ncpus=4", "place": "scatter", "walltime": "06:00:00", "nodect": 2}
-            jobs = {"7.pbs": {"queue": "workq", "Resource_List": values}}
+            job = {
+                "queue": "workq", "Resource_List": values, "Job_Name": "road", "Account_Name": "a1",
+                "Mail_Points": "ae", "Mail_Users": "me@x", "Join_Path": "oe", "Keep_Files": "oed", "Priority": 0,
+                "Output_Path": "pbshead:/home/me/out.txt", "Error_Path": "pbshead:/home/me/road.e7",
+                "ctime": self.made, "Variable_List": {"PBS_O_HOME": "/home/me", "ODD": "a,b", "SEGDIST_SAVE_MARGIN": 9},
+            }  # fmt: skip
+            jobs = {"7.pbs": job}
             return subprocess.CompletedProcess(command, 0, json.dumps({"Jobs": jobs}), "")
         self.submitted.append(list(command))
         return subprocess.CompletedProcess(command, self.code, "" if self.code else "8.pbs\n", "qsub: no")
@@ -83,7 +91,7 @@ class Qsub:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of submission, with a script; qsub says that it is OpenPBS."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("jobs.clusters.pbs.qsub_entry.find_dialect", lambda _: "pbspro")
+    monkeypatch.setattr("jobs.clusters.pbs.qsub_entry.find_dialect", lambda *_: "pbspro")
     (tmp_path / "7.SC").write_text("#!/bin/bash\n#PBS -N x\n#PBS -l select=1\n#PBS -q fast\nrun\n")
     return tmp_path
 
@@ -102,12 +110,15 @@ def launcher(folder: Path, code: int) -> tuple[str, ...]:
 def test_a_job_that_saved_submits_its_continuation_with_the_same_resources_and_options(folder: Path) -> None:
     qsub = Qsub()
     words = ["train", "--run", "runs/a b", "--crop", "64x128,"]
-    assert run(folder / "7.SC", words, {"PBS_JOBID": "7.pbs"}, qsub, launcher(folder, 75)) == 0
+    environ = {"PBS_JOBID": "7.pbs", "PBS_O_HOME": "/home/me", "ODD": "a,b", "SEGDIST_SAVE_MARGIN": "9"}
+    assert run(folder / "7.SC", words, environ, qsub, launcher(folder, 75)) == 0
     (command,) = qsub.submitted
     assert command[:3] == ["qsub", "-W", "depend=afterany:7.pbs"]
     assert command[5:-1] == [
-        "-l", "select=2:ncpus=4", "-l", "place=scatter", "-l", "walltime=06:00:00", "-q", "workq",
+        "-l", "select=2:ncpus=4", "-l", "place=scatter", "-l", "walltime=06:00:00", "-q", "workq", "-N", "road",
+        "-A", "a1", "-m", "ae", "-M", "me@x", "-j", "oe", "-k", "oed", "-o", "pbshead:/home/me/out.txt",
     ]  # fmt: skip
+    assert command[4].endswith(",ODD,SEGDIST_SAVE_MARGIN"), "by name: qsub takes the values from the environment"
     assert Path(command[-1]).read_text() == "#!/bin/bash\n#PBS -N x\nrun\n"
     assert command[4].startswith("SEGDIST_JOB_ID=7,")
 
@@ -123,23 +134,39 @@ def test_a_job_that_saved_submits_its_continuation_with_the_same_resources_and_o
 def test_a_failure_and_a_refused_continuation_are_not_hidden(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder / "7.SC", ["train"], {"PBS_JOBID": "7.pbs"}, Qsub(), launcher(folder, 3)) == 3
     assert json.loads((folder / "seen.json").read_text())[0] == ["train", "--run", "runs/pbs-7"]
-    assert run(folder / "7.SC", ["train"], {"PBS_JOBID": "7.pbs"}, Qsub(170), launcher(folder, 75)) == 75
-    assert "cannot be continued: qsub: no; submit it again" in capsys.readouterr().err
+    pauses: list[float] = []
+    refused = (Qsub(170), launcher(folder, 75), pauses.append)
+    assert run(folder / "7.SC", ["train", "--run=r"], {"PBS_JOBID": "7.pbs"}, *refused) == 1
+    assert pauses == [1, 2, 4, 8, 16, 32]
+    said = "saved, but cannot be continued by another job (qsub: no); submit it again with the same --run"
+    assert said in capsys.readouterr().err
+    assert json.loads((folder / "r" / "train" / "result.json").read_text())["error"] == said
     with pytest.raises(ConfigError, match="runs inside a PBS job"):
         run(folder / "7.SC", ["train"], {}, Qsub(), launcher(folder, 0))
 
 
 def test_what_a_job_has_asked_for_is_read_in_both_dialects() -> None:
     xml = "<Data><Job><Job_Id>8.t</Job_Id><queue>batch</queue><Resource_List><nodect>4</nodect>" \
-          "<nodes>4:gold6128:ppn=2</nodes><walltime>06:00:00</walltime></Resource_List></Job></Data>"  # fmt: skip
-    asked = {"nodes": "4:gold6128:ppn=2", "walltime": "06:00:00", "queue": "batch"}
-    assert resources_of(xml, "torque") == asked
+          "<nodes>4:gold6128:ppn=2</nodes><walltime>06:00:00</walltime></Resource_List><ctime>1700000000</ctime>" \
+          "<Variable_List>PBS_O_HOME=/h,A=1,B=2</Variable_List></Job></Data>"  # fmt: skip
+    asked = asked_of(xml, "torque", {"A": "1"})
     assert again_command(Path("x.pbs"), asked, "8.t", "8")[5:] == [
         "-l", "nodes=4:gold6128:ppn=2", "-l", "walltime=06:00:00", "-q", "batch", "x.pbs",
     ]  # fmt: skip
-    assert resources_of("no answer", "torque") == {}
-    assert resources_of("no answer", "pbspro") == {}
+    assert (asked.variables, asked.made) == (("A",), "1700000000")
+    assert asked_of("no answer", "torque", {}) == Asked()
+    assert asked_of("no answer", "pbspro", {}) == Asked()
     assert without_resources("#PBS -l a\n#PBS -N -l\n#PBS -q b\nx -l y\n") == "#PBS -N -l\nx -l y\n"
+
+
+def test_the_files_of_another_servers_job_of_that_number_are_not_taken(folder: Path) -> None:
+    qsub = Qsub()
+    for restart in ("0", "1"):  # the server runs it again: its own files
+        assert run(folder / "7.SC", ["train"], {"PBS_JOBID": "7.pbs"}, qsub, launcher(folder, 0)) == 0
+        assert json.loads((folder / "seen.json").read_text())[1][1] == restart
+    qsub.made = "Sat Nov 28 10:00:00 2026"
+    assert run(folder / "7.SC", ["train"], {"PBS_JOBID": "7.pbs"}, qsub, launcher(folder, 0)) == 0
+    assert json.loads((folder / "seen.json").read_text())[1][1] == "0"
 
 
 @pytest.mark.parametrize(("name", "dialect"), [("devcloud", "torque"), ("openpbs", "pbspro")])

@@ -78,7 +78,7 @@ def _openpbs(store: Store, identifiers: list[str], history: bool, full: bool, as
             print(f"    Resource_List.walltime = {_clock(job['walltime'])}")
     else:
         for name, job in chosen.items():
-            print(f"{name:20} {job['name']:16} {job['state']}")
+            print(_row(name, job, "workq"))
     return code
 
 
@@ -129,7 +129,7 @@ def _torque(store: Store, identifiers: list[str], as_xml: bool, full: bool) -> i
             print(f"    Resource_List.walltime = {_clock(job['walltime'])}")
     else:
         for job in chosen:
-            print(f"{job['key']}.{store.server:12} {job['name']:16} {job['state']}")
+            print(_row(f"{job['key']}.{store.server}", job, "batch"))
     return code
 
 
@@ -145,6 +145,10 @@ def _element(store: Store, job: Job) -> str:
         values["comp_time"] = str(int(job["end"]))
     asked = {**job["resources"], "walltime": _clock(job["walltime"])}
     return f"<Job><Resource_List>{_children(asked)}</Resource_List>{_children(values)}</Job>"
+
+
+def _row(name: str, job: Job, queue: str) -> str:
+    return f"{name:17.17} {job['name']:16.16} {'dev':16} {'00:00:00':8} {job['state']} {queue:5}"
 
 
 def _children(values: dict[str, str]) -> str:

@@ -67,6 +67,8 @@ def main(words: list[str]) -> int:
         if "--version" in words:
             print("Version: 6.1.3\nCommit: 170ba4d" if store.torque else "pbs_version = 23.06.06")
             return 0
+        if store.config["refuse"]:
+            raise Refusal(*store.config["refuse"])
         if store.config["down"]:
             raise Refusal(162, "qsub: cannot connect to server pbshead (errno=15010)")
         with store.locked():
@@ -207,8 +209,10 @@ def _array(store: Store, text: str) -> dict[str, Any]:
 
 
 def _check_dependencies(store: Store, job: Job) -> None:
-    if not store.torque:
-        return  # afterok:99999 is accepted, and ends F 92 with no Exit_status
+    if not store.torque:  # afterok:99999 is accepted, and ends F 92 with no Exit_status
+        if re.search(r":\d+\[\d", job["depend"]):
+            raise Refusal(2, "qsub: cannot have dependancy on subjob or range")
+        return
     for group in filter(None, job["depend"].split(",")):
         kind, *identifiers = group.split(":")
         for identifier in identifiers:

@@ -31,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "keep_completed": 300,
     "kill_delay": 10.0,
     "down": False,
+    "refuse": None,  # exit code and words of every qsub
     "trqauthd": True,
     "bad_output_s": 30.0,
     "max_poll_downtime": 300.0,
@@ -188,6 +189,8 @@ def dependency(store: Store, job: Job) -> str:
                 return "never"
             if not store.ended(other):
                 return "wait"
+            if not store.torque and other["substate"] == 92 and "exit_status" not in other:
+                return "never"  # it was deleted by a dependency, and takes with it whatever waits for it
             good = other.get("exit_status") == 0
             if (kind == "afterok" and not good) or (kind == "afternotok" and good):
                 return "never"
