@@ -17,6 +17,7 @@ from segdist.evaluation.tta import InferenceMode
 from segdist.models.build import count_macs
 from segdist.models.forward import Net, resize_input, to_input
 from segdist.models.int8_file import save_int8
+from segdist.models.load import file_sha256
 from segdist.models.model_file import ModelInfo, load_model
 from segdist.quantization import inc
 from segdist.quantization.search import Quantized
@@ -72,7 +73,11 @@ def quantize(context: RankContext, config: QuantizeConfig) -> dict[str, Any]:
         log=context.log,
     )
     macs = {text: count_macs(net, parse_size(text)) for text in dict.fromkeys((*MAC_SIZES, cfg.tuning_size))}
-    save_int8(run.model_int8, found.module, {"info": info.to_plain(), "macs": macs})
+    record = {
+        "goal": {"accuracy_drop": cfg.accuracy_drop, "relative": cfg.relative},
+        "fp32": {"path": str(weights.resolve()), "sha256": file_sha256(weights)},
+    }
+    save_int8(run.model_int8, found.module, {"info": info.to_plain(), "macs": macs, **record})
     images = {
         "tuning_split": cfg.tuning_split,
         "tuning_images": [scored_images.samples[index].stem for index in scored],

@@ -173,6 +173,23 @@ def test_an_int8_model_is_evaluated_in_a_fresh_process(trained, streets, run_pyt
     assert metrics["sizes"]["512x1024"]["gmacs"] > 0
     tuned = run.step("quantize").read_result().metrics
     assert metrics["sizes"]["64x128"]["miou_pct"] == pytest.approx(tuned["miou_pct"], abs=1e-3)
+    here, elsewhere = metrics["sizes"]["64x128"], metrics["sizes"]["512x1024"]
+    assert here["fp32_latency_ms_p50"] > 0
+    assert here["fp32_traced_latency_ms_p50"] > 0
+    assert (here["goal"], here["goal_fp32_by"]) == ("1 % relative", "one")
+    assert here["goal_met"] is (here["miou_pct"] >= 0.99 * here["goal_fp32_miou_pct"])
+    assert f"64x128: goal 1 % relative {'met' if here['goal_met'] else 'MISSED'}: int8 mIoU" in done.stdout
+    assert elsewhere["goal_met"] is None
+    assert "512x1024: goal not judged: no fp32 evaluation of this run is of the same model" in done.stdout
+    assert "x over eager fp32)" in done.stdout or " eager fp32 (" in done.stdout
+    assert "p99 needs at least 100 passes, there were 1; give --latency-runs 100" in here["latency_p99_missing"]
+    run.model_pt.rename(run.path / "gone.pt")
+    without = ("--name", "alone", "--weights", run.model_int8, *options, "--sizes", "64x128", "--latency-runs", "1")
+    done = run_python("segdist", "evaluate", "--run", run.path, *without)
+    (run.path / "gone.pt").rename(run.model_pt)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "64x128: int8 no speed-up is claimed: fp32 was not timed beside it: " in done.stdout
+    assert "model.pt: is missing, or another net; put the model.pt that was quantized there" in done.stdout
 
 
 def test_quantization_on_two_ranks_is_refused(trained, streets, run_python):
