@@ -22,6 +22,7 @@ from segdist.config import ConfigError
 from segdist.run.files import write_atomic
 from segdist.run.folder import PRECISIONS, pixels_of, precision_of, size_of
 from segdist.run.result import as_number
+from segdist.run.speedup import Measured, goal_note, speed_up
 
 TABLE_WIDTH = 120
 
@@ -32,7 +33,9 @@ class Row:
 
     Latencies are ms per image (batch 1), ``size_mb`` is the model file, ``parameters_m`` in millions,
     ``gmacs`` in 1e9 multiply-adds per image, ``peak_memory_mb`` of the process that was timed.
-    ``speedup`` is the eager fp32 p50 of the same run and size over this p50.
+    ``speedup`` is ``base_ms``, the p50 of the best fp32 (``base``: eager or traced), over the best p50 of this row;
+    ``speedup_over_eager`` is that over eager fp32. Without a comparable base they are empty, and ``speedup_missing``
+    says why. ``goal_met`` is of an int8 model at this size.
     """
 
     run: str
@@ -57,12 +60,19 @@ class Row:
     parameters_m: float | None = None
     gmacs: float | None = None
     speedup: float | None = None
+    speedup_over_eager: float | None = None
+    base: str | None = None
+    base_ms: float | None = None
+    speedup_missing: str | None = None
+    goal_met: bool | None = None
+    note: str | None = None
+    apart: str | None = None
     error: str | None = None
 
 
 _OF_A_SIZE = (
     "miou_pct", "pixel_accuracy_pct", "category_miou_pct", "loss", "latency_ms_p50", "latency_ms_p95",
-    "latency_ms_p99", "traced_latency_ms_p50", "images_per_s", "gmacs", "peak_memory_mb", "net_share_pct",
+    "traced_latency_ms_p50", "images_per_s", "gmacs", "peak_memory_mb", "net_share_pct",
 )  # fmt: skip
 """What an evaluation measures at each size, by the same name as the row has it."""
 
@@ -74,8 +84,9 @@ def rows_of(run: RunState) -> list[Row]:
     """
     evaluations = [step for step in run.steps if step.task == "evaluate"]
     if evaluations:
-        rows = [row for step in evaluations for row in _evaluation_rows(run, step)]
-        return _with_speedup(sorted(rows, key=_place))
+        fp32 = [one for step in evaluations for one in _measured(step) if one.precision == "fp32"]
+        rows = [row for step in evaluations for row in _evaluation_rows(run, step, fp32)]
+        return sorted(rows, key=_place)
     steps = [step for step in run.steps if step.task in ("train", "quantize")]
     if steps:
         return [_step_row(run, steps[-1])]
@@ -88,16 +99,33 @@ def _place(row: Row) -> tuple[int, int]:
     return precision, pixels_of(row.size) or sys.maxsize
 
 
-def _evaluation_rows(run: RunState, step: StepState) -> list[Row]:
-    base = _step_row(run, step)
+def _measured(step: StepState) -> list[Measured]:
+    """What a completed evaluation measured, by size; nothing where its result has another shape."""
     sizes = step.result.metrics.get("sizes") if step.result and step.state == "completed" else None
     if not isinstance(sizes, dict) or not all(isinstance(values, dict) for values in sizes.values()):
+        return []
+    metrics, machine = (step.result.metrics, step.result.machine) if step.result else ({}, {})
+    precision = metrics.get("precision") or precision_of(step.name) or "fp32"
+    runs = step.config_group("evaluation").get("latency_runs")
+    passes = runs if isinstance(runs, int) else None
+    return [Measured(step.name, precision, size, values, machine, passes) for size, values in sizes.items()]
+
+
+def _evaluation_rows(run: RunState, step: StepState, fp32: Sequence[Measured]) -> list[Row]:
+    base = _step_row(run, step)
+    measured = _measured(step)
+    if not measured:
         error = base.error or ("result.json has no sizes" if step.state == "completed" else None)
         return [dataclasses.replace(base, error=error)]
     rows = []
-    for size, values in sizes.items():
-        measured: dict[str, Any] = {name: _number(values, name) for name in _OF_A_SIZE}
-        rows.append(dataclasses.replace(base, size=size, **measured))
+    for one in measured:
+        found: dict[str, Any] = {name: as_number(one.values.get(name)) for name in _OF_A_SIZE}
+        found |= {"latency_ms_p99": one.p99, "note": goal_note(one)}
+        met = one.values.get("goal_met")
+        faster = speed_up(one, fp32)
+        found |= {"speedup": faster.factor, "speedup_over_eager": faster.over_eager, "base": faster.base_kind or None}
+        found |= {"base_ms": faster.base, "speedup_missing": faster.reason or None, "apart": faster.apart or None}
+        rows.append(dataclasses.replace(base, size=one.size, goal_met=met if isinstance(met, bool) else None, **found))
     return rows
 
 
@@ -138,23 +166,15 @@ def _number(values: dict[str, Any], key: str) -> float | None:
     return as_number(values.get(key))
 
 
-def _with_speedup(rows: Sequence[Row]) -> list[Row]:
-    baseline: dict[str | None, float] = {}
-    for row in rows:
-        if row.precision == "fp32" and row.latency_ms_p50:
-            baseline.setdefault(row.size, row.latency_ms_p50)
-    return [
-        dataclasses.replace(row, speedup=baseline[row.size] / row.latency_ms_p50)
-        if row.latency_ms_p50 and row.size in baseline
-        else row
-        for row in rows
-    ]
-
-
 _HEAD = (
     "run", "model", "prec.", "input", "mIoU\n%", "PA\n%", "p50\nms", "p95\nms", "traced\nms",
-    "file\nMB", "param.\nM", "GMACs", "speed\n-up", "status",
+    "base\nms", "file\nMB", "param.\nM", "GMACs", "speed\n-up", "status",
 )  # fmt: skip
+
+_LEGEND = (
+    "p50, p95: latency per image at batch 1, eager but for int8; traced: p50 of the traced, frozen net\n"
+    "base: p50 of the best fp32, eager or traced, timed beside it; speed-up: base over the better of p50 and traced"
+)
 
 
 def text_table(rows: Sequence[Row], width: int = TABLE_WIDTH) -> str:
@@ -162,14 +182,25 @@ def text_table(rows: Sequence[Row], width: int = TABLE_WIDTH) -> str:
     longest = max(len(row.run) for row in rows)
     while True:
         cells = [_cells(row, longest) for row in rows]
-        table = format_table(_HEAD, cells, left=(0, 1, 2, 3, 13))
+        table = format_table(_HEAD, cells, left=(0, 1, 2, 3, 14))
         if longest <= 8 or max(map(len, table.splitlines())) <= width:
             break
         longest -= 1
-    return (
-        f"{table}\n\np50, p95: latency per image at batch 1; traced: p50 of the traced, frozen net\n"
-        "speed-up: p50 of eager fp32, same run and input, over p50"
-    )
+    return "\n".join((f"{table}\n\n{_LEGEND}", *_notes(rows)))
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """A line for each row that is slower than fp32, that claims no speed-up, or that has an accuracy goal."""
+    lines = []
+    for row in rows:
+        said = [row.note] if row.note else []
+        own = min((ms for ms in (row.latency_ms_p50, row.traced_latency_ms_p50) if ms), default=None)
+        if row.speedup and own and round(row.speedup, 2) < 1:
+            said.insert(0, f"{row.speedup:.2f}x: slower than {row.base} ({own:.1f} against {row.base_ms:.1f} ms)")
+        elif own and row.speedup is None:
+            said.insert(0, f"no speed-up is claimed: {row.speedup_missing}")
+        lines += [f"{row.run} {row.precision} {row.size}: {'; '.join(said)}"] if said else []
+    return ["", *lines] if lines else []
 
 
 def _cells(row: Row, name: int) -> tuple[str, ...]:
@@ -183,6 +214,7 @@ def _cells(row: Row, name: int) -> tuple[str, ...]:
         number(row.latency_ms_p50),
         number(row.latency_ms_p95),
         number(row.traced_latency_ms_p50),
+        number(row.base_ms),
         number(row.size_mb),
         number(row.parameters_m),
         number(row.gmacs),

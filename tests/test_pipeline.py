@@ -42,6 +42,8 @@ def test_a_pipeline_runs_through_to_the_report(streets, run_python, tmp_path):
         "--max-trials",
         "1",
         "--allow-miss",
+        "--calibration-images",
+        "4",
     )
     done = run_python("jobs.submit", "pipeline", *options, *SMALL, *measured)
     assert done.returncode == 0, done.stdout + done.stderr

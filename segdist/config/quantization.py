@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from segdist.config.values import at_least, parse_size, require
 
@@ -20,8 +21,11 @@ class QuantizationConfig:
     """Exit with 0 also where the goal is missed (the best model is kept either way)."""
     calibration_images: int = 32
     """Training images from which activation ranges are taken."""
+    tuning_split: Literal["train", "val"] = "train"
+    """Where the images come from on which every trial is scored: train, those that calibration does not use, or val.
+    Who reports on val tunes on train: a model that was chosen on val looks better there than it is."""
     tuning_images: int = 0
-    """Validation images on which every trial is scored; 0 takes all."""
+    """How many of them, evenly spread; 0 takes as many as val has, or all that train has left where that is less."""
     max_trials: int = 10
     """Configurations tried at the most before giving up."""
     tuning_size: str = "512x1024"

@@ -67,9 +67,3 @@ class StepSampler:
 def shard(samples: int, ranks: Ranks) -> range:
     """The samples a rank evaluates: each one is counted exactly once over all ranks."""
     return range(ranks.rank, samples, ranks.world)
-
-
-def evenly_spaced(total: int, wanted: int) -> list[int]:
-    """``wanted`` indices evenly spaced over ``total``, the first one among them; all where there are fewer."""
-    count = min(total, wanted)
-    return [number * total // count for number in range(count)] if count else []

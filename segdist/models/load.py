@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +35,11 @@ class Bf16Autocast(nn.Module):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A loaded model: the net, what it is, its precision, its file's size, and the fp32 module where it is one."""
+    """A loaded model: the net, what it is, its precision, its file's size, and the fp32 module where it is one.
+
+    ``sha256`` is that of the file. ``record`` is what the file of an int8 model says of its making: ``goal``
+    (``accuracy_drop``, ``relative``) and ``fp32`` (``path``, ``sha256``), both absent in files of earlier versions.
+    """
 
     net: Net
     info: ModelInfo
@@ -40,12 +47,20 @@ class LoadedModel:
     file_bytes: int
     module: nn.Module | None
     macs: dict[str, int]
+    sha256: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict)
 
     def macs_at(self, size: str) -> int | None:
         """Multiply-adds of one image; for an int8 model as its fp32 original was counted, None at other sizes."""
         if self.module is not None:
             return count_macs(self.module, parse_size(size))
         return self.macs.get(size)
+
+    def in_fp32(self) -> LoadedModel:
+        """The same net in fp32; raises ConfigError for an int8 model, whose file has no other weights."""
+        if self.module is None:
+            raise ConfigError("the file of an int8 model has no fp32 weights; give its model.pt")
+        return dataclasses.replace(self, net=self.module, precision="fp32")
 
     def traced(self) -> Net | None:
         """The net traced and frozen, in its own precision; None where it is so already."""
@@ -76,10 +91,18 @@ def load_model_file(
         if precision != "fp32":
             raise ConfigError(f"{path}: is an int8 model, which has its own arithmetic; leave {precision} out")
         int8, metadata = load_int8(path)
-        return LoadedModel(
-            int8, ModelInfo.from_plain(metadata["info"]), "int8", path.stat().st_size, None, metadata["macs"]
-        )
+        info, macs = ModelInfo.from_plain(metadata["info"]), metadata["macs"]
+        return LoadedModel(int8, info, "int8", path.stat().st_size, None, macs, file_sha256(path), metadata)
     module, info = load_model(path)
     module.to(memory_format=memory_format)  # type: ignore[call-overload]
     net = Bf16Autocast(module).eval() if precision == "bf16" else module
-    return LoadedModel(net, info, precision, path.stat().st_size, module, {})
+    return LoadedModel(net, info, precision, path.stat().st_size, module, {}, file_sha256(path))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's contents, in hexadecimal."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

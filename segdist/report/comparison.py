@@ -38,37 +38,39 @@ def _points(runs: Sequence[Run]) -> list[tuple[Run, str, Step, dict[str, Any]]]:
     ]
 
 
-def best_latency(values: dict[str, Any]) -> float | None:
-    """p50 of the traced net, which is how a net is deployed; of the net itself where there is no other."""
-    traced = as_number(values.get("traced_latency_ms_p50"))
-    return as_number(values.get("latency_ms_p50")) if traced is None else traced
+def best_latency(step: Step, size: str | None) -> tuple[float | None, float | None]:
+    """p50 of the faster one of the eager and the traced net in ms, and that of the eager one where it is not that."""
+    measured = step.measured(size or "")
+    return measured.best, measured.eager if measured.eager != measured.best else None
 
 
 def scatter(runs: Sequence[Run]) -> Figure | None:
     """mIoU against latency, all nets and precisions; None with fewer than two points."""
     marks, steps, said = [], [], []
     for run, precision, step, values in _points(runs):
-        latency, miou = best_latency(values), as_number(values.get("miou_pct"))
-        if latency and latency > 0 and miou is not None:
-            marks.append(figures.Mark(run.net, precision, latency, miou))
+        (latency, eager), miou = best_latency(step, run.size), as_number(values.get("miou_pct"))
+        if latency and miou is not None:
+            marks.append(figures.Mark(run.net, precision, latency, miou, eager))
             steps.append((run, step))
-            said.append(f"{run.label} {precision}: {percent(miou)} in {digits(latency)} ms")
+            beside = f" (eager {digits(eager)})" if eager else ""
+            said.append(f"{run.label} {precision}: {percent(miou)} in {digits(latency)} ms{beside}")
     if len(marks) < 2:
         return None
     alt = f"mIoU against latency. {'; '.join(said)}."
     return Figure("mIoU against latency", Markup(figures.scatter(marks, alt)), commands(*steps))
 
 
+LATENCY = "latency p50, ms"
 _Read = Callable[[Step, dict[str, Any]], Any]
 _PANELS: tuple[tuple[str, int, bool, _Read], ...] = (
     ("mIoU, %", 1, True, lambda step, values: values.get("miou_pct")),
     ("pixel accuracy, %", 1, True, lambda step, values: values.get("pixel_accuracy_pct")),
-    ("latency p50, ms", 1, True, lambda step, values: best_latency(values)),
+    (LATENCY, 1, True, lambda step, values: None),
     ("model file, MB", 1, True, lambda step, values: step.metrics.get("size_mb")),
     ("parameters, M", 2, False, lambda step, values: step.metrics.get("parameters_m")),
     ("compute, GMAC", 2, False, lambda step, values: values.get("gmacs")),
 )
-"""Heading, decimals, whether it depends on the precision, and where the value is."""
+"""Heading, decimals, whether it depends on the precision, and where the value is but for :data:`LATENCY`."""
 
 
 def panels(runs: Sequence[Run]) -> list[Figure]:
@@ -78,12 +80,14 @@ def panels(runs: Sequence[Run]) -> list[Figure]:
         marks: list[figures.Mark] = []
         steps, said = [], []
         for run, precision, step, values in _points(runs):
-            value = as_number(read(step, values))
+            latency, eager = best_latency(step, run.size) if title == LATENCY else (None, None)
+            value = latency if title == LATENCY else as_number(read(step, values))
             known = any(mark.net == run.net for mark in marks)
             if value is not None and value >= 0 and (by_precision or not known):
-                marks.append(figures.Mark(run.net, precision if by_precision else "fp32", value))
+                marks.append(figures.Mark(run.net, precision if by_precision else "fp32", value, eager=eager))
                 steps.append((run, step))
-                said.append(f"{run.label}{' ' + precision if by_precision else ''} {value:.{decimals}f}")
+                beside = f" (eager {eager:.{decimals}f})" if eager else ""
+                said.append(f"{run.label}{' ' + precision if by_precision else ''} {value:.{decimals}f}{beside}")
         if marks:
             drawing = figures.bars(marks, decimals, f"{title}: {'; '.join(said)}.", by_precision)
             found.append(Figure(title, Markup(drawing), commands(*steps)))

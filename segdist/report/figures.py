@@ -25,12 +25,16 @@ PRECISION_OPACITY = {"fp32": 1.0, "bf16": 0.55, "int8": 0.0}
 
 @dataclass(frozen=True)
 class Mark:
-    """One measurement: the net's number, its precision, and a value, or an (x, y) pair in a scatter."""
+    """One measurement: the net's number, its precision, and a value, or an (x, y) pair in a scatter.
+
+    ``eager`` is the latency of the eager net, shown beside a value that is that of the traced one.
+    """
 
     net: int
     precision: str
     value: float
     y: float = 0.0
+    eager: float | None = None
 
 
 def heat_map(counts: NDArray[np.int64], classes: Sequence[str], net: int, alt: str) -> str:
@@ -81,6 +85,8 @@ def scatter(marks: Sequence[Mark], alt: str) -> str:
             own = sorted((mark for mark in marks if mark.net == net), key=lambda mark: mark.value)
             axes.plot([m.value for m in own], [m.y for m in own], color=color_of(net), linewidth=1, zorder=1)
             for number, mark in enumerate(own):
+                if mark.eager:  # a thin line to where the eager net is
+                    axes.plot([mark.value, mark.eager], [mark.y] * 2, "|:", color=color_of(net), linewidth=1, zorder=1)
                 _mark(axes, mark.value, mark.y, mark)
                 above = number % 2 == 0  # neighbours of one net often have nearly the same height
                 axes.annotate(
@@ -92,7 +98,7 @@ def scatter(marks: Sequence[Mark], alt: str) -> str:
                     va="bottom" if above else "top",
                     fontsize=10.5,
                 )
-        _log_axis(axes, [mark.value for mark in marks])
+        _log_axis(axes, [value for mark in marks for value in (mark.value, mark.eager) if value])
         low, high = min(mark.y for mark in marks), max(mark.y for mark in marks)
         room = max(high - low, 1.0) * 0.35
         axes.set_ylim(max(low - room, -4), min(high + room, 104))
@@ -120,9 +126,9 @@ def bars(marks: Sequence[Mark], digits: int, alt: str, named: bool = True) -> st
                 edgecolor=color,
                 linewidth=1,
             )
-            axes.text(mark.value + highest * 0.02, row, f"{mark.value:.{digits}f}", va="center", fontsize=11)
+            axes.text(mark.value + highest * 0.02, row, _said(mark, digits), va="center", fontsize=11)
         axes.set_ylim(len(marks) - 0.5, -0.5)
-        axes.set_xlim(0, highest * 1.2)
+        axes.set_xlim(0, highest * (1.7 if any(mark.eager for mark in marks) else 1.2))
         names = [f"{glyph(mark.net)} {mark.precision}" if named else glyph(mark.net) for mark in marks]
         axes.set_yticks(range(len(marks)), names)
         axes.tick_params(axis="y", length=0, labelcolor=PLACEHOLDERS["ink"])
@@ -130,6 +136,11 @@ def bars(marks: Sequence[Mark], digits: int, alt: str, named: bool = True) -> st
         for side in ("bottom", "top", "right"):
             axes.spines[side].set_visible(False)
         return as_svg(figure, alt)
+
+
+def _said(mark: Mark, digits: int) -> str:
+    beside = f" (eager {mark.eager:.{digits}f})" if mark.eager else ""
+    return f"{mark.value:.{digits}f}{beside}"
 
 
 def _mark(axes: Axes, x: float, y: float, mark: Mark) -> None:

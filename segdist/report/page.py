@@ -71,6 +71,7 @@ def _page(runs: list[Run]) -> str:
         "problems": [(run, problem) for run in runs for problem in run.problems],  # after the pictures add theirs
         "groups": list(text.groups(runs)),
         "latency": text.latency_notes(runs),
+        "speed_notes": text.speed_notes(runs),
         "curves": pictures.curves(runs),
         "ious": pictures.class_ious(runs),
         "panels": comparison.panels(runs),

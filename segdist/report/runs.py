@@ -17,6 +17,7 @@ from segdist.config import TASKS, ConfigError
 from segdist.report import svg
 from segdist.run.folder import PRECISIONS, RunFolder, StepFolder, pixels_of, precision_of, size_of
 from segdist.run.result import Result, ResultError, as_number, read_metrics
+from segdist.run.speedup import Measured, SpeedUp, speed_up
 
 EXPECTED = ("fp32", "int8")
 """The precisions whose absence is said; bf16 is for CPUs that have it."""
@@ -64,6 +65,12 @@ class Step:
         """An evaluation's metrics at one input size; empty where it was not evaluated at that."""
         return as_table(as_table(self.metrics.get("sizes")).get(size or ""))
 
+    def measured(self, size: str) -> Measured:
+        """An evaluation's latencies at one input size."""
+        passes = as_number(as_table(self.config.get("evaluation")).get("latency_runs"))
+        machine = as_table(self.result.machine)
+        return Measured(self.folder.name, self.precision, size, self.at(size), machine, int(passes) if passes else None)
+
 
 @dataclass
 class Run:
@@ -100,6 +107,10 @@ class Run:
         found = [step for step in self.evaluations if step.precision == precision]
         at_size = [step for step in found if step.at(size or self.size)]
         return next(iter(at_size or ([] if size else found)), None)
+
+    def speed_up(self, step: Step, size: str | None) -> SpeedUp:
+        """How much faster than the best fp32 an evaluation's model is at one input size."""
+        return speed_up(step.measured(size or ""), [other.measured(size or "") for other in self.evaluations])
 
     @property
     def sizes(self) -> list[str]:

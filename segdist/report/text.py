@@ -9,6 +9,7 @@ from typing import Any
 from segdist.report.runs import EXPECTED, Run, Step, as_table
 from segdist.run.folder import size_of
 from segdist.run.result import as_number
+from segdist.run.speedup import SpeedUp, goal_note
 
 NONE = "–"
 """What stands where a number is missing."""
@@ -42,9 +43,9 @@ def digits(value: Any) -> str:
 
 
 def times(value: Any) -> str:
-    """``1.9×``; two decimals below one."""
+    """``1.9×``; two decimals below one, where 0.97 must not look like 1."""
     number = as_number(value)
-    return NONE if number is None else f"{number:.1f}×" if number >= 0.95 else f"{number:.2f}×"
+    return NONE if number is None else f"{number:.1f}×" if number >= 1 else f"{number:.2f}×"
 
 
 def points(value: Any) -> str:
@@ -99,13 +100,9 @@ def sentence(run: Run) -> str:
     after = int8.at(run.size) if int8 else {}
     if int8 and fp32:
         parts = [f"int8 {percent(after.get('miou_pct'))} mIoU (fp32 {percent(before.get('miou_pct'))}){where}"]
-        faster = ratio(before.get("latency_ms_p50"), after.get("latency_ms_p50"))
-        smaller = ratio(fp32.metrics.get("size_mb"), int8.metrics.get("size_mb"))
-        parts += [
-            f"{times(max(r, 1 / r))} {more if r >= 1 else less}"
-            for r, more, less in ((faster, "faster", "slower"), (smaller, "smaller", "larger"))
-            if r
-        ]
+        parts.append(faster(run.speed_up(int8, run.size)))
+        if smaller := ratio(fp32.metrics.get("size_mb"), int8.metrics.get("size_mb")):
+            parts.append(f"{times(max(smaller, 1 / smaller))} {'smaller' if smaller >= 1 else 'larger'}")
         text = ", ".join(parts)
     elif int8:
         text = f"int8 {percent(after.get('miou_pct'))} mIoU{where}; fp32 was not evaluated"
@@ -120,8 +117,23 @@ def sentence(run: Run) -> str:
     quantize = run.first("quantize")
     met = quantize.metrics.get("goal_met") if quantize else None
     if quantize and isinstance(met, bool):
-        text += f"; goal {goal(quantize)} {'met' if met else 'MISSED'}"
+        text += f"; goal {goal(quantize)} {'met' if met else 'MISSED'} in tuning"
+        kept = after.get("goal_met")
+        text += f", {'met' if kept else 'MISSED'} in the evaluation" if isinstance(kept, bool) else ""
     return text
+
+
+def faster(found: SpeedUp) -> str:
+    """A speed-up in words: ``1.5× faster than traced fp32 (1.9× than eager)``, or that it is slower, or why none."""
+    if found.factor is None:
+        return f"no speed-up claimed ({found.reason})"
+    if found.slower:
+        against = f"{digits(found.own)} against {digits(found.base)} ms"
+        said = f"{found.factor:.2f}×: slower than {found.base_kind} ({against})"
+    else:
+        said = f"{times(found.factor)} faster than {found.base_kind}"
+    beside = "" if found.base_kind == "eager fp32" else f" ({times(found.over_eager)} over eager)"
+    return said + beside
 
 
 def goal(quantize: Step) -> str:
@@ -150,21 +162,39 @@ def _measurements(run: Run, size: str) -> list[dict[str, Any]]:
         values = step.at(size)
         if not values:
             continue
-        machine = as_table(step.result.machine)
-        common = {
-            "precision": step.precision,
-            "isa": machine.get("isa", NONE),
-            "threads": machine.get("threads_per_rank", NONE),
-            "latency_input": values.get("latency_input", size),
-        }
-        rows.append({**step.metrics, **values, **common, "variant": _variant(step)})
-        rows[-1]["change"] = None if step is fp32 else difference(values.get("miou_pct"), eager.get("miou_pct"))
-        if as_number(values.get("traced_latency_ms_p50")) is not None:
+        machine, measured, found = as_table(step.result.machine), step.measured(size), run.speed_up(step, size)
+        own = [{**step.metrics, **values, "variant": _variant(step)}]
+        own[0]["change"] = None if step is fp32 else difference(values.get("miou_pct"), eager.get("miou_pct"))
+        if measured.traced is not None:
             traced = {key.removeprefix("traced_"): values[key] for key in values if key.startswith("traced_")}
-            rows.append({**traced, **common, "variant": _variant(step, traced=True)})
-    for row in rows:
-        row["speedup"] = ratio(eager.get("latency_ms_p50"), row.get("latency_ms_p50"))
+            own.append({**traced, "variant": _variant(step, traced=True)})
+        for row in own:
+            row |= {
+                "precision": step.precision,
+                "isa": machine.get("isa", NONE),
+                "threads": machine.get("threads_per_rank", NONE),
+                "latency_input": values.get("latency_input", size),
+                "speedup": ratio(found.base, row.get("latency_ms_p50")),
+                "over_eager": ratio(found.eager, row.get("latency_ms_p50")),
+                "latency_ms_p99": row.get("latency_ms_p99") if measured.has_p99 else None,
+            }
+        rows += own
     return rows
+
+
+def speed_notes(runs: Sequence[Run]) -> list[str]:
+    """Said below the table: what is slower than fp32 or has no speed-up, and why; the goal of each int8 model."""
+    notes = []
+    for run in runs:
+        for place in run.sizes:
+            for step in (step for step in run.evaluations if step.at(place)):
+                found, said = run.speed_up(step, place), [goal_note(step.measured(place))]
+                if found.own and (found.factor is None or found.slower):
+                    said.insert(0, faster(found))
+                if any(said):
+                    kept = "; ".join(filter(None, said))
+                    notes.append(f"{run.label} {_variant(step).removesuffix(' eager')}, {size(place)}: {kept}")
+    return notes
 
 
 def groups(runs: Sequence[Run]) -> Iterator[tuple[Run, str | None, list[dict[str, Any]], list[str]]]:

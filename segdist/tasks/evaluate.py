@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from segdist.config import EvaluateConfig
+from segdist.config import ConfigError, EvaluateConfig
 from segdist.data.categories import categories_of
 from segdist.data.cityscapes import WholeImages
 from segdist.data.labels import LabelSet
 from segdist.data.sampler import shard
 from segdist.evaluation.cityscapes_export import SUFFIX, LabelIdEncoder
+from segdist.evaluation.goal import judge_goal
 from segdist.evaluation.latency import measure_latency
 from segdist.evaluation.metrics import ConfusionMatrix, percent
 from segdist.evaluation.overlays import ROLES, OverlayImage, choose_overlay_images, write_overlay
@@ -27,6 +28,7 @@ from segdist.models.load import LoadedModel, load_model_file
 from segdist.run.files import write_atomic
 from segdist.run.folder import RunFolder, StepFolder
 from segdist.run.result import ResultError
+from segdist.run.speedup import Measured, goal_note, speed_up
 from segdist.runtime.ipex import Ipex
 from segdist.runtime.precision import choose_precision
 from segdist.runtime.rank_context import RankContext
@@ -75,9 +77,12 @@ def evaluate(context: RankContext, config: EvaluateConfig) -> dict[str, Any]:
             "loss": round(score.loss, 6),
             **score.confusion.scores(labels.classes, cfg.absent, categories_of(labels)),
             **scoring_time(context, score),
-            **measure_latency(context, model, cfg, size),
+            **measure_latency(context, model, cfg, size, partial(open_fp32_base, context, config, model)),
         }
-        context.log(size_summary(size, sizes[size]))
+        miou = sizes[size]["miou_pct"]
+        sizes[size] |= context.run_on_rank0(partial(judge_goal, config, model, size, miou))
+        for line in size_summary(size, model.precision, sizes[size]):
+            context.log(line)
     if context.is_rank0:
         write_confusion(context.step, confusions)
         write_atomic(context.step.path / "images.csv", images_csv(rows))
@@ -85,6 +90,7 @@ def evaluate(context: RankContext, config: EvaluateConfig) -> dict[str, Any]:
         **info.describe(),
         "precision": model.precision,
         "size_mb": round(model.file_bytes / 1e6, 3),
+        "model_sha256": model.sha256,
         "split": cfg.split,
         "images": len(images),
         "absent_classes": cfg.absent,
@@ -107,6 +113,30 @@ def open_model(context: RankContext, config: EvaluateConfig) -> LoadedModel:
         precision = choose_precision("bf16", context.cpu, Ipex(None, "not used in evaluation"))
         context.record_choice("precision", f"bf16 ({precision.reason})", precision.warning)
     return model
+
+
+def open_fp32_base(context: RankContext, config: EvaluateConfig, model: LoadedModel) -> LoadedModel:
+    """The fp32 net that a bf16 or int8 model is timed against: of an int8 model the one that was quantized.
+
+    Where its file has gone, the run's own will do if it is of the same architecture: the weights take no part in how
+    long a pass takes.
+
+    Raises:
+        ConfigError: where there is none.
+    """
+    if model.module is not None:
+        return model.in_fp32()
+    named = (model.record.get("fp32") or {}).get("path")
+    files = dict.fromkeys([*([Path(named)] if named else []), RunFolder(config.run).model_pt])
+    for path in files:
+        if path.is_file():
+            fp32 = load_model_file(path, "fp32", context.memory_format)
+            if fp32.info == model.info:
+                return fp32
+    raise ConfigError(
+        f"fp32 was not timed beside it: {' and '.join(map(str, files))}: is missing, or another net; put the model.pt "
+        "that was quantized there"
+    )
 
 
 def label_id_encoder(context: RankContext, labels: LabelSet) -> LabelIdEncoder:
@@ -247,12 +277,17 @@ def images_csv(rows: list[tuple[str, str, float, float]]) -> bytes:
     return text.getvalue().encode(errors="replace")
 
 
-def size_summary(size: str, values: dict[str, Any]) -> str:
-    """One line for the log."""
+def size_summary(size: str, precision: str, values: dict[str, Any]) -> list[str]:
+    """Lines for the log: the scores, how much faster than fp32 the model is, and whether it keeps its goal."""
     latency = f"{values['latency_ms_p50']:.1f} ms an image"
     if values["miou_pct"] is None:
-        return f"{size}: no mIoU, as no pixel counts or a class is absent; {latency}"
-    return (
-        f"{size}: mIoU {values['miou_pct']:.2f} %, pixel accuracy {values['pixel_accuracy_pct']:.2f} %, {latency}; "
-        f"{values['net_share_pct']:.0f} % of the time in the net"
-    )
+        lines = [f"{size}: no mIoU, as no pixel counts or a class is absent; {latency}"]
+    else:
+        lines = [
+            f"{size}: mIoU {values['miou_pct']:.2f} %, pixel accuracy {values['pixel_accuracy_pct']:.2f} %, {latency}; "
+            f"{values['net_share_pct']:.0f} % of the time in the net"
+        ]
+    measured = Measured("this", precision, size, values, {})
+    if precision != "fp32":
+        lines.append(f"{size}: {precision} {speed_up(measured, ())}")
+    return [*lines, *(f"{size}: {note}" for note in [goal_note(measured)] if note)]

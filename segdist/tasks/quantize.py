@@ -10,13 +10,14 @@ from torch import Tensor
 
 from segdist.config import ConfigError, QuantizeConfig, parse_size
 from segdist.data.cityscapes import WholeImages
-from segdist.data.sampler import evenly_spaced
+from segdist.data.tuning import choose_images
 from segdist.evaluation.metrics import ConfusionMatrix, percent
 from segdist.evaluation.scoring import Score, score_images
 from segdist.evaluation.tta import InferenceMode
 from segdist.models.build import count_macs
 from segdist.models.forward import Net, resize_input, to_input
 from segdist.models.int8_file import save_int8
+from segdist.models.load import file_sha256
 from segdist.models.model_file import ModelInfo, load_model
 from segdist.quantization import inc
 from segdist.quantization.search import Quantized
@@ -32,7 +33,8 @@ MAC_SIZES = ("256x512", "512x1024", "1024x2048")
 def quantize(context: RankContext, config: QuantizeConfig) -> dict[str, Any]:
     """Quantize as ``config`` says; returns the metrics of ``result.json``.
 
-    Calibrates on training images and scores every trial on the validation split, at ``quantization.tuning_size``.
+    Calibrates on training images and scores every trial on others, those of ``quantization.tuning_split``, at
+    ``quantization.tuning_size``.
     Writes ``model_int8.torchscript``, which torch alone can load.
 
     Raises:
@@ -46,16 +48,18 @@ def quantize(context: RankContext, config: QuantizeConfig) -> dict[str, Any]:
     net, info = load_model(weights)
     train_images, val_images = open_splits(context, config.dataset, config.run, ("train", "val"), info.labels)
     size = parse_size(cfg.tuning_size)
-    calibration = calibration_inputs(train_images, cfg.calibration_images, size)
-    scored = evenly_spaced(len(val_images), cfg.tuning_images or len(val_images))
+    calibrating, scored = choose_images(cfg, len(train_images), len(val_images))
+    scored_images = val_images if cfg.tuning_split == "val" else train_images
+    calibration = [resize_input(network_input(train_images, index), size) for index in calibrating]
     context.log(
-        f"{info.model}: calibrating on {len(calibration)} images, scoring on {len(scored)}, at {cfg.tuning_size}"
+        f"{info.model}: calibrating on {len(calibrating)} images of train, scoring on {len(scored)} of "
+        f"{cfg.tuning_split}, at {cfg.tuning_size}"
     )
 
     def miou(model: Net) -> float:
         score = Score(ConfusionMatrix(len(info.labels)))
         with Progress("scoring", len(scored), context.is_rank0) as progress:
-            score_images(model, val_images, scored, InferenceMode(size), score, lambda *_: progress.step())
+            score_images(model, scored_images, scored, InferenceMode(size), score, lambda *_: progress.step())
         return score.confusion.miou()
 
     found = inc.quantize(
@@ -69,8 +73,17 @@ def quantize(context: RankContext, config: QuantizeConfig) -> dict[str, Any]:
         log=context.log,
     )
     macs = {text: count_macs(net, parse_size(text)) for text in dict.fromkeys((*MAC_SIZES, cfg.tuning_size))}
-    save_int8(run.model_int8, found.module, {"info": info.to_plain(), "macs": macs})
-    metrics = {**quantization_metrics(info, found, cfg.tuning_size), **file_sizes(run.model_int8, weights)}
+    record = {
+        "goal": {"accuracy_drop": cfg.accuracy_drop, "relative": cfg.relative},
+        "fp32": {"path": str(weights.resolve()), "sha256": file_sha256(weights)},
+    }
+    save_int8(run.model_int8, found.module, {"info": info.to_plain(), "macs": macs, **record})
+    images = {
+        "tuning_split": cfg.tuning_split,
+        "tuning_images": [scored_images.samples[index].stem for index in scored],
+        "calibration_images": [train_images.samples[index].stem for index in calibrating],
+    }
+    metrics = {**quantization_metrics(info, found, cfg.tuning_size), **file_sizes(run.model_int8, weights), **images}
     outcome = (
         f"int8 mIoU {metrics['miou_pct']:.2f} %, fp32 {metrics['baseline_miou_pct']:.2f} %, "
         f"goal {metrics['goal_miou_pct']:.2f} %"
@@ -119,7 +132,6 @@ def file_sizes(int8: Path, fp32: Path) -> dict[str, float]:
     return {name: round(path.stat().st_size / 1e6, 3) for name, path in (("size_mb", int8), ("fp32_size_mb", fp32))}
 
 
-def calibration_inputs(images: WholeImages, count: int, size: tuple[int, int]) -> list[Tensor]:
-    """``count`` images from all over the split, as the net sees them: float32 ``[1, 3, *size]`` each."""
-    inputs = (to_input(torch.from_numpy(images[index][0])[None]) for index in evenly_spaced(len(images), count))
-    return [resize_input(one, size) for one in inputs]
+def network_input(images: WholeImages, index: int) -> Tensor:
+    """One image as the net sees it at its own size: float32 ``[1, 3, H, W]``."""
+    return to_input(torch.from_numpy(images[index][0])[None])

@@ -128,10 +128,7 @@ def make_run(
                 "-m",
                 "jobs.submit",
                 "pipeline",
-                "--net.model",
-                net.model,
-                "--run",
-                f"runs/{path.name}",
+                *("--net.model", net.model, "--run", f"runs/{path.name}"),
             ],
             "cwd": "/home/someone/project",
             "resources": {"nodes": 1, "ranks_per_node": 2},
@@ -248,6 +245,12 @@ def _evaluate(
         if precision == "fp32":
             traced = net.latency_ms["traced"] * factor
             measured[size] |= {"traced_latency_ms_p50": traced, "traced_latency_ms_p95": traced * 1.1}
+        else:
+            eager, traced = (net.latency_ms[name] * factor for name in ("fp32", "traced"))
+            measured[size] |= {"fp32_latency_ms_p50": eager, "fp32_traced_latency_ms_p50": traced}
+            fp32 = net.miou_pct["fp32"] + number
+            measured[size] |= {"goal": "1 % relative", "goal_fp32_miou_pct": fp32, "goal_miou_pct": fp32 * 0.99}
+            measured[size]["goal_met"] = measured[size]["miou_pct"] >= fp32 * 0.99
     _finish(
         step,
         common

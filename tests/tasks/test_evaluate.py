@@ -151,7 +151,7 @@ def test_result_has_latency_memory_compute_and_where_the_time_went(
     untrained: Path, colours: Path, tmp_path: Path
 ) -> None:
     for precision in ("fp32", "bf16"):
-        evaluation = EvaluationConfig(sizes=("64x128",), latency_runs=3, latency_warmup=1, eval_precision=precision)
+        evaluation = EvaluationConfig(sizes=("64x128",), latency_runs=100, latency_warmup=1, eval_precision=precision)
         dataset = DatasetConfig(str(colours), "cityscapes19")
         config = EvaluateConfig(str(tmp_path), precision, str(untrained), False, dataset, evaluation, QUICK)
         assert run_ranks(2, partial(run_rank, "evaluate", config)) == [0, 0]
@@ -163,6 +163,10 @@ def test_result_has_latency_memory_compute_and_where_the_time_went(
         assert values["threads"] == 1
         assert 50 < values["peak_memory_mb"] < 16_000
         assert values["traced_latency_ms_p50"] > 0
+        assert values["latency_passes"] == 100
+        assert "latency_p99_missing" not in values
+        beside = [values.get(f"{name}_latency_ms_p50") for name in ("fp32", "fp32_traced")]
+        assert all(beside) if precision == "bf16" else beside == [None, None]
         assert values["traced_peak_memory_mb"] > 50
         assert values["gmacs"] > 0
         assert set(values["seconds"]) == {"decode_wait", "net", "resize", "count"}

@@ -117,8 +117,8 @@ def model_that_int8_ruins(path):
 
 def test_a_goal_that_is_missed_says_so_exits_with_3_and_keeps_the_best_model(run_python, tmp_path):
     data, run = tmp_path / "data", RunFolder(tmp_path / "run")
-    for split in ("train", "val"):
-        colour_data(data, 4, split=split)
+    for split, count in (("train", 6), ("val", 4)):
+        colour_data(data, count, split=split)
     model_that_int8_ruins(tmp_path / "model.pt")
     options = ("--run", run.path, "--data", data, "--labels", "cityscapes19", "--weights", tmp_path / "model.pt")
     quick = ("--tuning-size", "48x96", "--ipex", "off", "--max-trials", "1", "--calibration-images", "2")
@@ -129,6 +129,11 @@ def test_a_goal_that_is_missed_says_so_exits_with_3_and_keeps_the_best_model(run
     assert result.error.startswith("MISSED: int8 mIoU")
     assert result.metrics["goal_met"] is False
     assert result.metrics["baseline_miou_pct"] > 20 > 2 * result.metrics["miou_pct"]
+    assert result.metrics["tuning_split"] == "train"
+    named = [result.metrics[key] for key in ("tuning_images", "calibration_images")]
+    assert [len(stems) for stems in named] == [4, 2]
+    stems = {path.name.removesuffix("_leftImg8bit.png") for path in data.glob("leftImg8bit/train/*/*.png")}
+    assert set(named[0]) | set(named[1]) == stems
     assert run.model_int8.exists()
     assert not (run.path / "nc_workspace").exists()
     allowed = run_python("segdist.launch", "quantize", *options, *quick, "--overwrite", "--allow-miss")
@@ -152,6 +157,10 @@ def test_an_int8_model_is_evaluated_in_a_fresh_process(trained, streets, run_pyt
         "--allow-miss",
         "--max-trials",
         "1",
+        "--calibration-images",
+        "4",
+        "--tuning-split",
+        "val",
     )
     assert quantized.returncode == 0, quantized.stdout + quantized.stderr
     sizes = ("--sizes", "64x128", "512x1024", "--latency-runs", "1", "--latency-warmup", "0")
@@ -164,6 +173,23 @@ def test_an_int8_model_is_evaluated_in_a_fresh_process(trained, streets, run_pyt
     assert metrics["sizes"]["512x1024"]["gmacs"] > 0
     tuned = run.step("quantize").read_result().metrics
     assert metrics["sizes"]["64x128"]["miou_pct"] == pytest.approx(tuned["miou_pct"], abs=1e-3)
+    here, elsewhere = metrics["sizes"]["64x128"], metrics["sizes"]["512x1024"]
+    assert here["fp32_latency_ms_p50"] > 0
+    assert here["fp32_traced_latency_ms_p50"] > 0
+    assert (here["goal"], here["goal_fp32_by"]) == ("1 % relative", "one")
+    assert here["goal_met"] is (here["miou_pct"] >= 0.99 * here["goal_fp32_miou_pct"])
+    assert f"64x128: goal 1 % relative {'met' if here['goal_met'] else 'MISSED'}: int8 mIoU" in done.stdout
+    assert elsewhere["goal_met"] is None
+    assert "512x1024: goal not judged: no fp32 evaluation of this run is of the same model" in done.stdout
+    assert "x over eager fp32)" in done.stdout or " eager fp32 (" in done.stdout
+    assert "p99 needs at least 100 passes, there were 1; give --latency-runs 100" in here["latency_p99_missing"]
+    run.model_pt.rename(run.path / "gone.pt")
+    without = ("--name", "alone", "--weights", run.model_int8, *options, "--sizes", "64x128", "--latency-runs", "1")
+    done = run_python("segdist", "evaluate", "--run", run.path, *without)
+    (run.path / "gone.pt").rename(run.model_pt)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "64x128: int8 no speed-up is claimed: fp32 was not timed beside it: " in done.stdout
+    assert "model.pt: is missing, or another net; put the model.pt that was quantized there" in done.stdout
 
 
 def test_quantization_on_two_ranks_is_refused(trained, streets, run_python):

@@ -25,7 +25,10 @@ SMALL = (
     "--width", "4", "--crop", "64x128", "--batch", "4", "--workers", "0", "--ipex", "off", "--precision", "fp32",
     "--check", "headers",
 )  # fmt: skip
-MEASURED = ("--sizes", "64x128", "--tuning-size", "64x128", "--latency-runs", "2", "--max-trials", "1", "--allow-miss")
+MEASURED = (
+    "--sizes", "64x128", "--tuning-size", "64x128", "--latency-runs", "2", "--max-trials", "1", "--allow-miss",
+    "--calibration-images", "4",
+)  # fmt: skip
 TRUTH_S = 30.0
 """Seconds in which jobs.status must say what is true."""
 
