@@ -17,6 +17,7 @@ from segdist.run.lease_owner import read_owner
 
 from .local_launcher import DEADLINE, ROOT
 
+pytestmark = pytest.mark.slow
 RANK = """
 import os, sys
 from pathlib import Path
