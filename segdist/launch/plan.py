@@ -26,6 +26,10 @@ _LOCAL_PORTS = range(10_000, 32_768)
 """Below the ports that the kernel gives to outgoing connections."""
 
 
+MOST_RANKS = 65536
+"""Ranks that are taken for a slip of the pen: their plan alone would fill the memory."""
+
+
 @dataclass(frozen=True)
 class RankLayout:
     """How many ranks there are, and where: ``ranks_per_node`` on each of ``nodes``, numbered node by node.
@@ -40,6 +44,10 @@ class RankLayout:
     def __post_init__(self) -> None:
         require(self.nodes >= 1, f"--nodes {self.nodes}: must be at least 1; give 1 or more")
         require(self.ranks_per_node >= 1, f"--ranks-per-node {self.ranks_per_node}: must be at least 1; give 1 or more")
+        require(
+            self.nodes * self.ranks_per_node <= MOST_RANKS,
+            f"--nodes {self.nodes} --ranks-per-node {self.ranks_per_node}: more than {MOST_RANKS} ranks; give fewer",
+        )
 
     @property
     def world(self) -> int:

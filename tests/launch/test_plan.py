@@ -58,3 +58,8 @@ def test_master_port_is_inherited_or_free() -> None:
 def test_master_port_must_be_a_port(text: str) -> None:
     with pytest.raises(ConfigError, match=f"^MASTER_PORT='{text}': must be a port from 1 to 65535; unset it"):
         choose_master_port({"MASTER_PORT": text})
+
+
+def test_far_too_many_ranks_are_refused_before_they_are_planned():
+    with pytest.raises(ConfigError, match="--nodes 99999999999 --ranks-per-node 1: more than 65536 ranks"):
+        RankLayout(99999999999, 1)
