@@ -17,7 +17,9 @@ from segdist.config import ConfigError
 from segdist.system.log_tail import LogTail
 
 POLL_S = 0.3
-"""Seconds between two looks at the files on shared storage."""
+"""Seconds between two looks at the log."""
+STATE_POLL_S = 3.0
+"""Seconds, at the most, between two looks at the run's other files; at first it is a tenth of the time that has gone by."""
 
 
 def current_step(run: RunState) -> StepState:
@@ -52,33 +54,51 @@ def log_of(step: StepState, rank: int) -> Path:
 def follow(run: Path, out: TextIO, rank: int, first: str | None = None, only: str | None = None) -> RunState:
     """Print a rank's output as it comes, step after step, until the job has ended.
 
+    The log is looked at often; the run folder's other files, and the scheduler, more and more rarely: a login node's
+    storage is everybody's.
+
     Args:
         first: the step to begin with; the job's first by default.
         only: stop at the end of this step.
     """
     tails: dict[Path, LogTail] = {}
-    queue, closing = Queue(), False
+    queue, closing, begin = Queue(), False, time.monotonic()
     while True:
         state = the_run(run, queue)  # before the logs: what was written before the end is printed
         steps = state.own_steps if only is None else [find_step(state.steps, only)]
         names = [step.step for step in steps]
-        for step in steps[names.index(first) if first else 0 :]:
-            over = step.result is not None or state.ended
-            log = step.folder.rank_log(rank)
-            if not log.exists() and rank == 0 and over:
-                log = step.launcher_log
-            if not log.exists():
-                continue
-            if log not in tails:
-                print(f"── {step.label} ──", file=out, flush=True)
-                tails[log] = LogTail(log)
-            out.write(tails[log].read_new(whole_lines=True).decode("utf-8", errors="replace"))
-            out.flush()
+        shown = steps[names.index(first) if first else 0 :]
+        for step in shown:
+            _print_new(state, step, rank, tails, out)
         if state.ended or (only is not None and steps[0].result is not None):
             return state
         if all(step.result is not None for step in state.own_steps) and not closing:
             queue, closing = Queue(every_s=1.0), True  # it can only be the scheduler tidying up
-        time.sleep(POLL_S)
+        now = time.monotonic()
+        again = now + min(STATE_POLL_S, (now - begin) / 10)
+        at_work = [step for step in shown if step.result is None][:1]
+        while True:
+            time.sleep(POLL_S)
+            if time.monotonic() >= again:
+                break
+            for step in at_work:
+                _print_new(state, step, rank, tails, out)
+
+
+def _print_new(state: RunState, step: StepState, rank: int, tails: dict[Path, LogTail], out: TextIO) -> None:
+    """Print what has come to a step's log since the last look."""
+    log = step.folder.rank_log(rank)
+    if log not in tails:
+        over = step.result is not None or state.ended
+        if not log.exists() and rank == 0 and over:
+            log = step.launcher_log
+        if not log.exists():
+            return
+    if log not in tails:
+        print(f"── {step.label} ──", file=out, flush=True)
+        tails[log] = LogTail(log)
+    out.write(tails[log].read_new(whole_lines=True).decode("utf-8", errors="replace"))
+    out.flush()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

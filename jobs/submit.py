@@ -29,6 +29,7 @@ from segdist.cli import run_command
 from segdist.config import ConfigError, require
 from segdist.run.file_system import replace_file
 from segdist.run.folder import RunFolder
+from segdist.run.replaced import Replaced
 
 HELP = """\
 usage: python -m jobs.submit TASK [OPTIONS]
@@ -79,7 +80,7 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
     size = cache(first_size)  # the runs of a sweep share their data set
     for each in plans:
         check_model(task, each.submission, each.run)
-        each.going_on.extend(check_free(each.run, each.steps))
+        each.going_on.extend(check_free(each.run, each.steps, may_restore=not first.resources.dry_run))
         if not isinstance(each.submission, TuneSubmission):
             with named(each.run.name if swept else ""):
                 preflight(each.submission, size)
@@ -110,7 +111,10 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
             jobs = _submit_to(
                 get_scheduler(cluster, profile.dialect), planned, specs, lambda step, ids: requests(step, ids=ids)
             )
-    except OSError as error:
+    except BaseException as error:
+        _bring_back(plans)
+        if not isinstance(error, OSError):
+            raise
         raise ConfigError(
             f"--run {plans[0].run.path}: cannot be written ({error}); give a folder you may write to"
         ) from error
@@ -226,12 +230,22 @@ def _help() -> str:
     return HELP.format(tasks="\n".join(lines))
 
 
+def _bring_back(plans: Sequence[_Plan]) -> None:
+    """Nothing was submitted: the results that the new jobs were to replace take their places again."""
+    for each in plans:
+        if Replaced(each.run.path).restore():
+            print(f"note: {each.run.path}: its earlier results are back in their places", file=sys.stderr)
+
+
 def _write(plan_: _Plan, spec: JobSpec) -> None:
+    """Write what the jobs will read; earlier results are set aside until there are new ones."""
+    replaced = Replaced(plan_.run.path)
     for step, config in plan_.steps:
         folder = step.folder(plan_.run)
-        folder.result_json.unlink(missing_ok=True)
+        replaced.keep_copy(folder.config_json)
+        replaced.take([folder.result_json])
         if step.step not in plan_.going_on:
-            folder.metrics_jsonl.unlink(missing_ok=True)
+            replaced.take([folder.metrics_jsonl])
         for log in folder.logs.glob("*.log"):
             replace_file(log, log.with_name(f"{log.name}.1"))
         if config is not None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from segdist.run.files import read_text, write_json
 from segdist.run.folder import RunFolder, StepFolder
-from segdist.run.result import ResultError, UnreadableResult
+from segdist.run.result import ResultError, UnreadableResult, foreign_schema
 
 SCHEMA_VERSION = 3
 FORMER_SCHEMA_VERSION = 2
@@ -154,10 +154,7 @@ def read_spec(path: Path) -> JobSpec:
         raise ResultError(f"{path}: cannot be read as JSON ({error}); copy the run folder again") from error
     found = values.get("schema_version") if isinstance(values, dict) else type(values).__name__
     if found not in (FORMER_SCHEMA_VERSION, SCHEMA_VERSION):
-        raise ResultError(
-            f"{path}: has schema {found!r}, this version reads {FORMER_SCHEMA_VERSION} and {SCHEMA_VERSION}; "
-            "use the version that wrote it"
-        )
+        raise ResultError(foreign_schema(path, values, f"{FORMER_SCHEMA_VERSION} and {SCHEMA_VERSION}"))
     try:
         if found == FORMER_SCHEMA_VERSION:
             first = values["jobs"][0]

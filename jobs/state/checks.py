@@ -14,6 +14,7 @@ from jobs.state.read import read_run
 from segdist.config import ConfigError, require
 from segdist.run.folder import RunFolder
 from segdist.run.lease import require_free
+from segdist.run.replaced import Replaced
 from segdist.run.start_mode import choose_start_mode
 
 
@@ -41,8 +42,13 @@ def check_model(task: str, submission: Submission, run: RunFolder) -> None:
     )
 
 
-def check_free(run: RunFolder, steps: Steps) -> list[str]:
+def check_free(run: RunFolder, steps: Steps, may_restore: bool = False) -> list[str]:
     """Refuse, with ConfigError, a run that another job works on, and results that would be lost.
+
+    Args:
+        run: its folder.
+        steps: those that are to run.
+        may_restore: whether results that a killed submission had set aside may take their places again.
 
     Returns:
         the steps that go on from what an earlier job has saved.
@@ -67,6 +73,9 @@ def check_free(run: RunFolder, steps: Steps) -> list[str]:
         else:
             again = f"submit from {host}" if host else "try again when its scheduler answers"
             require(state.ended, f"--run {run.path}: {who} may be at work in it; {again}, or give another --run")
+        unsubmitted = state.spec.state != "submitted" and not state.spec.jobs
+        if may_restore and unsubmitted and Replaced(run.path).restore():
+            print(f"note: {run.path}: results that a submission had set aside are back; it was never made")
     going_on = []
     for step, config in steps:
         if config is not None:

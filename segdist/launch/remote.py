@@ -32,7 +32,9 @@ AGENT = (sys.executable, "-E", "-S", str(Path(__file__).with_name("agent_main.py
 """The agent's program; its file is named by path, so that neither cwd nor environment matter."""
 
 POLL_S = 0.25
-"""Seconds between two looks at the files of the agents."""
+"""Seconds between two looks at rank 0's log, and at first at the files of the agents."""
+STATE_POLL_S = 2.0
+"""Seconds, at the most, between two looks at the agents' files, of which there is one a rank and one a node."""
 _FIRST_S = 2.0
 """Seconds by which a neighbour's failure may be noticed before the last heartbeat of the node that caused it."""
 
@@ -96,6 +98,8 @@ class _RemoteRanks(RankSupervisor):
         self._starter_ended: dict[int, float] = {}
         self._last_heartbeat: dict[int, tuple[str, float]] = {}
         self._give_up_at: float | None = None
+        self._begun = time.monotonic()
+        self._look_again = 0.0
         self._failed_at: float | None = None
         self._log = LogTail(next(spec.log for spec in specs if spec.rank == 0))
         self._shown = Rank0Output()
@@ -144,6 +148,11 @@ class _RemoteRanks(RankSupervisor):
 
     def find_ended(self) -> list[RankEnd]:
         """The ranks that have ended; where none has, those that are lost."""
+        now = time.monotonic()
+        self._show_log()
+        if now < self._look_again and not self.escalation.begun:
+            return []
+        self._look_again = now + min(STATE_POLL_S, (now - self._begun) / 20)
         ended: list[tuple[float, RankEnd]] = []
         self._look_at_nodes()
         for rank, spec in self.waiting.items():

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from segdist import __version__
 from segdist.run.files import explain, read_text
 
 SCHEMA_VERSION = 1
@@ -80,6 +81,17 @@ def to_json_values(result: Result) -> dict[str, Any]:
     return {**values, "not_finite": not_finite}
 
 
+def foreign_schema(path: Path, values: Any, read: str) -> str:
+    """What to say of a file of another release: its schema, which release wrote it where it says so, and what to do."""
+    found = values.get("schema_version") if isinstance(values, dict) else type(values).__name__
+    versions = values.get("versions") if isinstance(values, dict) else None
+    by = f" by segdist {versions['segdist']}" if isinstance(versions, dict) and "segdist" in versions else ""
+    return (
+        f"{path}: was written{by} with schema {found!r}, and segdist {__version__} reads {read}; it is left alone: use "
+        "the version that wrote it (.github/CHANGELOG.md says which version reads what)"
+    )
+
+
 def read_result(path: Path) -> Result:
     """Read one ``result.json``.
 
@@ -95,10 +107,7 @@ def read_result(path: Path) -> Result:
     except ValueError as error:
         raise ResultError(f"{path}: cannot be read as JSON ({error}); copy the run folder again") from error
     if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
-        found = values.get("schema_version") if isinstance(values, dict) else type(values).__name__
-        raise ResultError(
-            f"{path}: has schema {found!r}, this version reads {SCHEMA_VERSION}; use the version that wrote it"
-        )
+        raise ResultError(foreign_schema(path, values, f"{SCHEMA_VERSION}"))
     known = {f.name for f in dataclasses.fields(Result)}
     try:
         return Result(**{key: value for key, value in values.items() if key in known})

@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from segdist.config import ConfigError, TaskConfig, TrainConfig
-from segdist.run.files import list_names, read_text, write_json
+from segdist.config import ConfigError, TaskConfig, TrainConfig, to_plain
+from segdist.run.files import json_text, list_names, read_text, write_json
 from segdist.run.folder import StepFolder
 from segdist.run.lease_owner import restarts
 from segdist.run.result import Result, ResultError, UnreadableResult, job_of
 
 StartMode = Literal["fresh", "resume", "done"]
+MAY_CHANGE = ("checkpoint_minutes", "keep", "resume", "on_nan", "val_every", "compress", "bucket_mb", "compile")
+"""Training options that may change from one start to the next."""
 
 
 def choose_start_mode(step: StepFolder, config: TaskConfig, environ: Mapping[str, str]) -> StartMode:
@@ -30,7 +32,7 @@ def choose_start_mode(step: StepFolder, config: TaskConfig, environ: Mapping[str
         "fresh": remove what is there; "resume": go on from the newest good checkpoint; "done": exit with 0.
 
     Raises:
-        ConfigError: for a result that would be lost.
+        ConfigError: for a result that would be lost, or checkpoints that were made under other options.
         OSError: naming a file or folder that cannot be read.
     """
     result = _result(step)
@@ -45,8 +47,52 @@ def choose_start_mode(step: StepFolder, config: TaskConfig, environ: Mapping[str
     if config.overwrite:
         return "fresh"
     if step.result_json.exists() and (result is None or result.status == "completed" or result.metrics):
-        raise ConfigError(f"{step.result_json}: exists; give another --run, or --overwrite to replace it")
-    return "resume" if can_resume else "fresh"
+        more = f"; to train on, give another --run with --init weights {_model(step)}"
+        more = more if isinstance(config, TrainConfig) and _model(step).is_file() else ""
+        raise ConfigError(f"{step.result_json}: exists; give another --run, or --overwrite to replace it{more}")
+    if not can_resume:
+        return "fresh"
+    assert isinstance(config, TrainConfig)
+    _require_same_options(step, config)
+    return "resume"
+
+
+def _require_same_options(step: StepFolder, config: TrainConfig) -> None:
+    """Refuse to go on from checkpoints under other options than those they were made with (``config.json``).
+
+    What that file does not say is left to the checkpoint itself.
+
+    Raises:
+        ConfigError: naming each option that differs, and what can be done instead.
+    """
+    try:
+        before = json.loads(read_text(step.config_json))
+        now = json.loads(json_text(to_plain(config)))
+        pairs = {
+            name: (before[group].get(name, value), value)
+            for group in ("net", "training")
+            for name, value in now[group].items()
+            if name not in MAY_CHANGE
+        }
+        pairs["labels"] = (before["dataset"]["labels"], now["dataset"]["labels"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    differing = [f"--{n.replace('_', '-')} was {a} and is {b}" for n, (a, b) in pairs.items() if a != b]
+    if differing:
+        raise ConfigError(
+            f"{step.path}: its checkpoints are of another training: {'; '.join(differing)}; {advice(step)}"
+        )
+
+
+def advice(step: StepFolder) -> str:
+    """What can be done with a training that may not go on under other options."""
+    model = _model(step)
+    weights = f", or another --run with --init weights {model} to train on from its weights" if model.is_file() else ""
+    return f"give the same, or --overwrite to start afresh{weights or ', or another --run'}"
+
+
+def _model(step: StepFolder) -> Path:
+    return step.path / "model.pt"
 
 
 def has_checkpoints(step: StepFolder) -> bool:

@@ -19,6 +19,7 @@ from segdist.run.folder import RunFolder, StepFolder
 from segdist.run.lease import Lease, LeaseHeld, LeaseLost, acquire
 from segdist.run.lease_owner import other_owner
 from segdist.run.provenance import versions
+from segdist.run.replaced import Replaced
 from segdist.run.result import Result, job_of, utc_now
 from segdist.run.start_mode import choose_start_mode, note_fresh_start
 from segdist.runtime.rank_context import GoalMissed, Preempted, Rank0Failed, RankContext, open_rank_context
@@ -26,7 +27,6 @@ from segdist.runtime.rendezvous import RanksMissing
 from segdist.runtime.watchdog import is_lost_connection
 from segdist.system.ranks import Ranks
 from segdist.system.signals import StopFlag
-from segdist.training.checkpoint_file import CheckpointFolder
 from segdist.training.loader import NoBatch, dead_worker
 
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
@@ -89,6 +89,7 @@ def run_task(
             versions=versions(),
         )
         code = _write_result(step, result, context) or code
+        _settle_replaced(Replaced(RunFolder(config.run).path), step, result)
     if context is not None and context.lease is not None:
         _release(context.lease)
     return code
@@ -149,14 +150,14 @@ def _end_of_this_rank(failure: Exception, context: RankContext | None = None) ->
 
 def _begin(context: RankContext, config: TaskConfig) -> None:
     """What rank 0 does before the work: acquire the lease, decide again how it starts, and clear what must go."""
-    step = context.step
+    step, run = context.step, RunFolder(config.run)
     context.lease = acquire(step, os.environ, log=context.log)
     start = choose_start_mode(step, config, os.environ)
     if start == "fresh":
-        CheckpointFolder(step.checkpoints, 1).remove_all()
+        of_step = [step.result_json]
         if isinstance(config, TrainConfig):
-            for path in (RunFolder(config.run).model_pt, step.metrics_jsonl, step.steps_jsonl, step.choices_json):
-                path.unlink(missing_ok=True)
+            of_step += [step.checkpoints, run.model_pt, step.metrics_jsonl, step.steps_jsonl, step.choices_json]
+        Replaced(run.path).take(of_step)
         note_fresh_start(step, os.environ)
     step.result_json.unlink(missing_ok=True)
     step.write_config(config)
@@ -174,6 +175,17 @@ def _write_result(step: StepFolder, result: Result, context: RankContext | None)
         print(f"error: {step.result_json}: not written ({error})", file=sys.stderr, flush=True)
         return 1
     return 0
+
+
+def _settle_replaced(replaced: Replaced, step: StepFolder, result: Result) -> None:
+    """Let go of what was replaced where there is something new; else say where it is."""
+    try:
+        if result.status == "completed":
+            replaced.discard(step.path)
+        elif replaced.holds(step.path):
+            print(f"note: what this step was to replace is kept in {replaced.path}", file=sys.stderr, flush=True)
+    except OSError as error:
+        print(f"warning: {explain(error, str(replaced.path))}; it may be removed", file=sys.stderr, flush=True)
 
 
 def _release(lease: Lease) -> None:

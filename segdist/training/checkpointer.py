@@ -15,6 +15,7 @@ from segdist.config import TrainConfig
 from segdist.models.model_file import ModelInfo, save_model
 from segdist.run.files import append_json_lines, write_atomic
 from segdist.run.folder import RunFolder
+from segdist.run.replaced import Replaced
 from segdist.run.result import read_metrics
 from segdist.runtime.rank_context import Preempted, RankContext
 from segdist.training.async_writer import AsyncWriter, Snapshot
@@ -49,6 +50,7 @@ class Checkpointer:
         self._info = info
         self._fingerprint = fingerprint
         self._precision = precision
+        self._replaced = Replaced(RunFolder(config.run).path)
         self._last_save = time.monotonic()
         self._saved_step: int | None = None
         self._snapshot = Snapshot()
@@ -139,6 +141,7 @@ class Checkpointer:
                 before_write(state.model_weights(copied))
             self.context.check_lease()
             self.folder.write(copied, copied["is_best"])
+            self._replaced.discard(self.context.step.path)  # from here on there is something new
             self._saved_step = copied["step"]
 
         self._writer.start(write)

@@ -17,12 +17,11 @@ from segdist.config import ConfigError, TrainConfig
 from segdist.data.labels import LabelSet
 from segdist.data.layout import Sample
 from segdist.models.aux_head import AuxHeadNet, without_aux_head
+from segdist.run.start_mode import MAY_CHANGE
 from segdist.runtime.collectives import Collectives
 from segdist.training.ddp import running_stats
 from segdist.training.ema import ExponentialMovingAverage
 
-_MAY_CHANGE = ("checkpoint_minutes", "keep", "resume", "on_nan", "val_every", "compress", "bucket_mb", "compile")
-"""Training options that may change from one start to the next."""
 _NAMES_IN_FILE = {"skipped_steps": "left_out"}
 """Fields of the progress that have another name in a checkpoint."""
 
@@ -191,7 +190,7 @@ class TrainState:
 def fingerprint(config: TrainConfig, labels: LabelSet, samples: Sequence[Sample]) -> dict[str, str]:
     """What makes a run the run it is, by the option's name; a checkpoint goes on under the same only."""
     fields = {**dataclasses.asdict(config.net), **dataclasses.asdict(config.training)}
-    values = {name: str(value) for name, value in fields.items() if name not in _MAY_CHANGE}
+    values = {name: str(value) for name, value in fields.items() if name not in MAY_CHANGE}
     names = "\n".join(sample.image.name for sample in samples)
     values["labels"] = f"{labels.name} ({_digest(repr((labels.classes, labels.members)))})"
     values["data"] = f"{len(samples)} training images ({_digest(names)})"
@@ -208,7 +207,8 @@ def require_same_run(path: object, saved: Mapping[str, str], now: Mapping[str, s
     if names:
         differences = ", ".join(f"--{n} was {saved.get(n, 'not known')} and is {now.get(n, 'gone')}" for n in names)
         raise ConfigError(
-            f"{path}: is of another run: {differences}; give the same, another --run, or --resume never to start afresh"
+            f"{path}: is of another training: {differences}; give the same, another --run (with --init weights FILE it "
+            "begins with a model's weights), or --overwrite to start afresh"
         )
 
 

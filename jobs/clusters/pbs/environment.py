@@ -6,13 +6,16 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from submitit.core import job_environment
 
 from jobs.clusters.pbs.continuation import Continuation
 from jobs.clusters.pbs.script_functions import ID
 from segdist.launch.pbs_job import short_id
+
+NO_LIMIT_MIN = 10 * 366 * 24 * 60
+"""Minutes that no job lasts."""
 
 
 class PbsJobEnvironment(job_environment.JobEnvironment):
@@ -54,6 +57,12 @@ class PbsJobEnvironment(job_environment.JobEnvironment):
             return list(dict.fromkeys(Path(os.environ["PBS_NODEFILE"]).read_text(encoding="utf-8").split()))
         except (KeyError, OSError):
             return [self.hostname]
+
+    def _handle_signals(self, paths: Any, submission: Any) -> None:
+        """Without a walltime of its own a job is never timed out, only ended early: submitit counts with a number."""
+        if submission._timeout_min is None:
+            submission._timeout_min = NO_LIMIT_MIN
+        super()._handle_signals(paths, submission)
 
     def _requeue(self, countdown: int) -> None:
         """Let the script submit the job again: users may not qrerun."""
