@@ -19,7 +19,7 @@ from segdist.system.log_tail import LogTail
 POLL_S = 0.3
 """Seconds between two looks at the log."""
 STATE_POLL_S = 3.0
-"""Seconds, at the most, between two looks at the run's other files; at first it is a tenth of the time that has gone by."""
+"""Seconds, at the most, between two looks at the run's other files; at first a tenth of the time that has gone by."""
 
 
 def current_step(run: RunState) -> StepState:

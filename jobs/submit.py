@@ -102,15 +102,33 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
     specs = [new_spec(task, argv, each.submission, p, profile, cluster) for each, p in zip(plans, planned)]
     if swept and cluster == "local":
         specs = [with_slot(spec, planned[0], index, first.resources) for index, spec in enumerate(specs)]
+    scheduler = None if cluster == "local" else get_scheduler(cluster, profile.dialect)
+    jobs = _write_and_start(plans, planned, specs, scheduler, lambda step, ids: requests(step, ids=ids))
+    _say_submitted(plans[0].run, jobs)
+    if first.resources.wait:
+        return max(_wait(each.run) for each in plans)
+    return 0
+
+
+def _write_and_start(
+    plans: Sequence[_Plan],
+    planned: Sequence[PlannedRun],
+    specs: Sequence[JobSpec],
+    scheduler: Scheduler | None,
+    make_request: MakeRequest,
+) -> Sequence[tuple[Job, ...]]:
+    """Write the run folders, and start the jobs, here without a scheduler; where that fails all is as it was.
+
+    Raises:
+        ConfigError: where a folder cannot be written.
+        SubmitError: where the jobs are not taken.
+    """
     try:
         for each, spec in zip(plans, specs):
             _write(each, spec)
-        if cluster == "local":
-            jobs: Sequence[tuple[Job, ...]] = [(_start_here(p.run, s),) for p, s in zip(planned, specs)]
-        else:
-            jobs = _submit_to(
-                get_scheduler(cluster, profile.dialect), planned, specs, lambda step, ids: requests(step, ids=ids)
-            )
+        if scheduler is None:
+            return [(_start_here(one.run, spec),) for one, spec in zip(planned, specs)]
+        return _submit_to(scheduler, planned, specs, make_request)
     except BaseException as error:
         _bring_back(plans)
         if not isinstance(error, OSError):
@@ -118,10 +136,6 @@ def submit(argv: Sequence[str], commands: Commands) -> int:
         raise ConfigError(
             f"--run {plans[0].run.path}: cannot be written ({error}); give a folder you may write to"
         ) from error
-    _say_submitted(plans[0].run, jobs)
-    if first.resources.wait:
-        return max(_wait(each.run) for each in plans)
-    return 0
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def test_a_pipeline_runs_through_to_the_report(streets, run_python, tmp_path):
 def test_a_failed_step_stops_those_after_it_and_says_so(streets, run_python, tmp_path):
     run = RunFolder(tmp_path / "broken")
     options = ("--cluster", "local", "--wait", "--run", run.path, "--data", streets)
-    done = run_python("jobs.submit", "pipeline", *options, *SMALL, "--lr", "1e30")
+    done = run_python("jobs.submit", "pipeline", *options, *SMALL, "--lr", "1e30", "--calibration-images", "4")
     assert done.returncode == 1
     train = run.step("train").read_result()
     assert train.status == "failed"

@@ -93,15 +93,19 @@ def launch(
     cause_is_elsewhere = outcome.failure is not None and outcome.failure.spec.rank != 0 and exit_code not in (2, 3)
     if not fresh or cause_is_elsewhere:  # rank 0 then knows only that it lost a neighbour
         record_failure(step, error, started_at, time.monotonic() - started, log, allocation)
-    log_line(f"the last lines of {log}:")
-    for line in last_lines(log, _TAIL_LINES):
-        write_all(STDERR, f"  | {line}\n".encode(errors="replace"))
+    _show_tail(log)
     if outcome.failure is not None and outcome.exit_code == 128 + signal.SIGKILL:
         log_line("who sends SIGKILL: mostly the kernel or the scheduler where memory has run out (see dmesg)")
     if f"exit code {exit_code}" not in reason:
         reason += f"; exit code {exit_code}"
     write_all(STDERR, f"error: {reason}; log: {log}\n".encode(errors="replace"))
     return exit_code
+
+
+def _show_tail(log: Path) -> None:
+    log_line(f"the last lines of {log}:")
+    for line in last_lines(log, _TAIL_LINES):
+        write_all(STDERR, f"  | {line}\n".encode(errors="replace"))
 
 
 def _run(

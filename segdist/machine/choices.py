@@ -102,3 +102,32 @@ def differences(first: Choices, now: Choices) -> Mapping[str, tuple[Any, Any]]:
     """Field → (then, now) where two differ."""
     a, b = dataclasses.asdict(first), dataclasses.asdict(now)
     return {name: (a[name], b[name]) for name in a if a[name] != b[name] and name != "ranks"}
+
+
+def find_inference(runtime: RuntimeConfig, cpu: Cpu, cores: int, net: NetConfig) -> tuple[str, bool, str]:
+    """How a net's forward pass is fastest here: memory format, whether traced, and where that comes from.
+
+    Whatever crop and batch the net was tuned for: the newest profile of this net on such a node counts.
+
+    Raises:
+        ConfigError: for ``--tuned FILE`` that is no profile.
+    """
+    if runtime.memory_format != "auto":
+        return runtime.memory_format, False, "asked for"
+    if runtime.tuned not in ("auto", "off"):
+        named = read_profile(Path(runtime.tuned))
+        return named.inference, named.inference_traced, runtime.tuned
+    folder, work = profiles_folder(runtime.profiles), Work.of(net, "", 0)
+    wanted = {name: value for name, value in profile_key(cpu, cores, work).items() if name not in ("crop", "images")}
+    found = []
+    for path in sorted(folder.glob("*.json")) if runtime.tuned == "auto" and folder.is_dir() else ():
+        try:
+            profile = read_profile(path)
+        except ConfigError:  # another release's, or another program's: none was asked for by name
+            continue
+        if all(profile.key.get(name) == value for name, value in wanted.items()):
+            found.append((profile.measured_at, profile, path.name))
+    if not found:
+        return "channels_last", False, "the default"
+    _, newest, name = max(found, key=lambda item: item[0])
+    return newest.inference, newest.inference_traced, f"measured on this kind of node ({name})"

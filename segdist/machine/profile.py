@@ -73,7 +73,8 @@ class Work:
 class Profile:
     """What ``tune`` found. ``trials`` are the rows of its table; ``busy`` says that the machine was not its own.
 
-    ``inference`` is the memory format in which the net's forward pass was faster.
+    ``inference`` is the memory format in which the net's forward pass was fastest, ``inference_traced`` whether that
+    was the traced net's.
     """
 
     key: Mapping[str, Any]
@@ -81,6 +82,7 @@ class Profile:
     step_s: float
     trials: tuple[Mapping[str, Any], ...] = ()
     inference: str = "channels_last"
+    inference_traced: bool = False
     busy: bool = False
     measured_at: str = ""
     complete: bool = True

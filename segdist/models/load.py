@@ -39,6 +39,7 @@ class LoadedModel:
 
     ``sha256`` is that of the file. ``record`` is what the file of an int8 model says of its making: ``goal``
     (``accuracy_drop``, ``relative``) and ``fp32`` (``path``, ``sha256``), both absent in files of earlier versions.
+    ``layout`` is the memory format of an fp32 net's weights.
     """
 
     net: Net
@@ -49,6 +50,20 @@ class LoadedModel:
     macs: dict[str, int]
     sha256: str = ""
     record: Mapping[str, Any] = field(default_factory=dict)
+    layout: torch.memory_format = torch.channels_last
+    scoring: Net | None = None
+
+    @property
+    def scored(self) -> Net:
+        """The net as images are scored with it."""
+        return self.net if self.scoring is None else self.scoring
+
+    def in_layout(self, layout: torch.memory_format, traced: bool) -> LoadedModel:
+        """The same fp32 model with its weights in a memory format, and traced for scoring where that is wanted."""
+        assert self.module is not None
+        self.module.to(memory_format=layout)  # type: ignore[call-overload]
+        moved = dataclasses.replace(self, layout=layout)
+        return dataclasses.replace(moved, scoring=moved.traced()) if traced else moved
 
     def macs_at(self, size: str) -> int | None:
         """Multiply-adds of one image; for an int8 model as its fp32 original was counted, None at other sizes."""
@@ -66,10 +81,13 @@ class LoadedModel:
         """The net traced and frozen, in its own precision; None where it is so already."""
         if not isinstance(self.net, nn.Module) or self.module is None:
             return None
-        example = torch.zeros(1, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+        example = torch.zeros(1, 3, 64, 64).contiguous(memory_format=self.layout)
         with torch.no_grad():
             traced: Any = torch.jit.trace(self.net, example, check_trace=False)
-        return torch.jit.freeze(traced)
+        frozen: Net = torch.jit.freeze(traced)
+        if self.layout == torch.channels_last:  # as images come
+            return frozen
+        return lambda inputs: frozen(inputs.contiguous(memory_format=self.layout))
 
 
 def load_model_file(
@@ -96,7 +114,7 @@ def load_model_file(
     module, info = load_model(path)
     module.to(memory_format=memory_format)  # type: ignore[call-overload]
     net = Bf16Autocast(module).eval() if precision == "bf16" else module
-    return LoadedModel(net, info, precision, path.stat().st_size, module, {}, file_sha256(path))
+    return LoadedModel(net, info, precision, path.stat().st_size, module, {}, file_sha256(path), layout=memory_format)
 
 
 def file_sha256(path: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from segdist.config import ConfigError, EvaluateConfig
+from segdist.config import EvaluateConfig
 from segdist.data.categories import categories_of
 from segdist.data.cityscapes import WholeImages
 from segdist.data.labels import LabelSet
@@ -24,16 +24,15 @@ from segdist.evaluation.metrics import ConfusionMatrix, percent
 from segdist.evaluation.overlays import ROLES, OverlayImage, choose_overlay_images, write_overlay
 from segdist.evaluation.scoring import STAGES, Score, score_images
 from segdist.evaluation.tta import InferenceMode
-from segdist.models.load import LoadedModel, load_model_file
+from segdist.models.load import LoadedModel
 from segdist.run.files import write_atomic
 from segdist.run.folder import RunFolder, StepFolder
 from segdist.run.result import ResultError
 from segdist.run.speedup import Measured, goal_note, speed_up
-from segdist.runtime.ipex import Ipex
-from segdist.runtime.precision import choose_precision
 from segdist.runtime.rank_context import RankContext
 from segdist.system.progress import Progress
 from segdist.tasks.dataset import open_splits
+from segdist.tasks.model_form import open_fp32_base, open_model
 
 PerImage = dict[int, tuple[float, float]]
 """mIoU and pixel accuracy in [0, 1] of an image, by its index."""
@@ -95,48 +94,17 @@ def evaluate(context: RankContext, config: EvaluateConfig) -> dict[str, Any]:
         "images": len(images),
         "absent_classes": cfg.absent,
         "passes_per_image": InferenceMode.from_config(cfg, cfg.sizes[0]).num_passes,
-        "shown": [
-            {"stem": images.samples[one.index].stem, "role": one.role, "miou_pct": percent(one.miou)}
-            for one in overlays
-        ],
+        "shown": shown_images(images, overlays),
         "shown_by": overlays_by,
         "sizes": sizes,
     }
 
 
-def open_model(context: RankContext, config: EvaluateConfig) -> LoadedModel:
-    """The model that ``config`` names, by default that of the run, in the precision that it asks for."""
-    weights = Path(config.weights) if config.weights else RunFolder(config.run).model_pt
-    wanted = config.evaluation.eval_precision
-    model = load_model_file(weights, wanted, context.memory_format)
-    if wanted == "bf16":
-        precision = choose_precision("bf16", context.cpu, Ipex(None, "not used in evaluation"))
-        context.record_choice("precision", f"bf16 ({precision.reason})", precision.warning)
-    return model
-
-
-def open_fp32_base(context: RankContext, config: EvaluateConfig, model: LoadedModel) -> LoadedModel:
-    """The fp32 net that a bf16 or int8 model is timed against: of an int8 model the one that was quantized.
-
-    Where its file has gone, the run's own will do if it is of the same architecture: the weights take no part in how
-    long a pass takes.
-
-    Raises:
-        ConfigError: where there is none.
-    """
-    if model.module is not None:
-        return model.in_fp32()
-    named = (model.record.get("fp32") or {}).get("path")
-    files = dict.fromkeys([*([Path(named)] if named else []), RunFolder(config.run).model_pt])
-    for path in files:
-        if path.is_file():
-            fp32 = load_model_file(path, "fp32", context.memory_format)
-            if fp32.info == model.info:
-                return fp32
-    raise ConfigError(
-        f"fp32 was not timed beside it: {' and '.join(map(str, files))}: is missing, or another net; put the model.pt "
-        "that was quantized there"
-    )
+def shown_images(images: WholeImages, overlays: list[OverlayImage]) -> list[dict[str, Any]]:
+    """The images of which there are overlays, for ``result.json``."""
+    return [
+        {"stem": images.samples[one.index].stem, "role": one.role, "miou_pct": percent(one.miou)} for one in overlays
+    ]
 
 
 def label_id_encoder(context: RankContext, labels: LabelSet) -> LabelIdEncoder:
@@ -176,7 +144,7 @@ def score_at_size(
             progress.step()
 
         for begin in range(0, most, each):
-            score_images(model.net, images, own[begin : begin + each], mode, score, on_prediction)
+            score_images(model.scored, images, own[begin : begin + each], mode, score, on_prediction)
             if encoder:
                 write_files(context, context.step.path / "export" / size, files)
                 files.clear()
@@ -243,7 +211,7 @@ def write_overlays(
     def keep(index: int, prediction: Any) -> None:
         predictions[index] = prediction.numpy()
 
-    score_images(model.net, images, own, mode, Score(ConfusionMatrix(len(labels))), keep)
+    score_images(model.scored, images, own, mode, Score(ConfusionMatrix(len(labels))), keep)
     for part in context.collectives.all_gather(predictions):
         for index, prediction in part.items() if context.is_rank0 else ():
             image, truth = images[index]

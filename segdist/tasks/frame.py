@@ -65,8 +65,7 @@ def run_task(
         end = _end_of(failure, context)
         if context is not None:
             context.finish_writing()  # a checkpoint on its way to the disk still belongs there
-    if end.error is not None and end.code != TO_BE_CONTINUED:
-        print(f"error: {end.error}", file=sys.stderr, flush=True)
+    _say_error(end)
     machine: dict[str, Any] = {}
     if context is not None and end.code in (0, GOAL_MISSED, TO_BE_CONTINUED):
         machine = context.machine()
@@ -89,7 +88,7 @@ def run_task(
             versions=versions(),
         )
         code = _write_result(step, result, context) or code
-        _settle_replaced(Replaced(RunFolder(config.run).path), step, result)
+        _settle_replaced(config.run, step, result)
     if context is not None and context.lease is not None:
         _release(context.lease)
     return code
@@ -103,6 +102,11 @@ class _End:
     error: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     may_write: bool = True
+
+
+def _say_error(end: _End) -> None:
+    if end.error is not None and end.code != TO_BE_CONTINUED:
+        print(f"error: {end.error}", file=sys.stderr, flush=True)
 
 
 def _end_of(failure: Exception, context: RankContext | None) -> _End:
@@ -177,8 +181,9 @@ def _write_result(step: StepFolder, result: Result, context: RankContext | None)
     return 0
 
 
-def _settle_replaced(replaced: Replaced, step: StepFolder, result: Result) -> None:
+def _settle_replaced(run: str, step: StepFolder, result: Result) -> None:
     """Let go of what was replaced where there is something new; else say where it is."""
+    replaced = Replaced(RunFolder(run).path)
     try:
         if result.status == "completed":
             replaced.discard(step.path)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segdist.config import ConfigError, QuantizeConfig, parse_size
+from segdist.config import ConfigError, QuantizationConfig, QuantizeConfig, parse_size
 from segdist.data.cityscapes import WholeImages
 from segdist.data.tuning import choose_images
 from segdist.evaluation.metrics import ConfusionMatrix, percent
@@ -34,8 +34,7 @@ def quantize(context: RankContext, config: QuantizeConfig) -> dict[str, Any]:
     """Quantize as ``config`` says; returns the metrics of ``result.json``.
 
     Calibrates on training images and scores every trial on others, those of ``quantization.tuning_split``, at
-    ``quantization.tuning_size``.
-    Writes ``model_int8.torchscript``, which torch alone can load.
+    ``quantization.tuning_size``. Writes ``model_int8.torchscript``, which torch alone can load.
 
     Raises:
         ConfigError: with more than one rank: the tuning is one process with all the cores.
@@ -63,21 +62,15 @@ def quantize(context: RankContext, config: QuantizeConfig) -> dict[str, Any]:
         return score.confusion.miou()
 
     found = inc.quantize(
-        net,
-        calibration,
-        miou,
-        calibration[0],
+        net, calibration, miou, calibration[0],
         drop=cfg.accuracy_drop,
         relative=cfg.relative,
         max_trials=cfg.max_trials,
         log=context.log,
-    )
-    macs = {text: count_macs(net, parse_size(text)) for text in dict.fromkeys((*MAC_SIZES, cfg.tuning_size))}
-    record = {
-        "goal": {"accuracy_drop": cfg.accuracy_drop, "relative": cfg.relative},
-        "fp32": {"path": str(weights.resolve()), "sha256": file_sha256(weights)},
-    }
-    save_int8(run.model_int8, found.module, {"info": info.to_plain(), "macs": macs, **record})
+    )  # fmt: skip
+    sizes = dict.fromkeys((*MAC_SIZES, cfg.tuning_size))
+    macs = {text: count_macs(net, parse_size(text)) for text in sizes}
+    save_int8(run.model_int8, found.module, {"info": info.to_plain(), "macs": macs, **int8_record(cfg, weights)})
     images = {
         "tuning_split": cfg.tuning_split,
         "tuning_images": [scored_images.samples[index].stem for index in scored],
@@ -96,6 +89,14 @@ def quantize(context: RankContext, config: QuantizeConfig) -> dict[str, Any]:
         )
     context.log(f"{'met' if found.met else 'MISSED, as allowed'}: {outcome}")
     return metrics
+
+
+def int8_record(cfg: QuantizationConfig, fp32: Path) -> dict[str, Any]:
+    """What an int8 file says of its making: the accuracy goal, and which fp32 model it comes from."""
+    return {
+        "goal": {"accuracy_drop": cfg.accuracy_drop, "relative": cfg.relative},
+        "fp32": {"path": str(fp32.resolve()), "sha256": file_sha256(fp32)},
+    }
 
 
 def quantization_metrics(info: ModelInfo, found: Quantized, size: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import os
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 import psutil
@@ -17,6 +18,7 @@ from segdist.machine.search import Found, RunnerFailed, Search, Space
 from segdist.run.result import utc_now
 from segdist.runtime.rank_context import RankContext
 from segdist.system.allocator import choose_allocator, find_allocator
+from segdist.system.cpu import Cpu
 from segdist.tuning.bench import StepBench, StepRanks, foreign_load
 
 BUSY = 0.15
@@ -42,9 +44,7 @@ def tune(context: RankContext, config: TuneConfig) -> dict[str, Any]:
     load = foreign_load()
     if busy := busy_text(load):
         context.warn(busy)
-    libraries = [name for name in ("tcmalloc", "jemalloc") if find_allocator(name) is not None]
-    has_compiler = shutil.which(os.environ.get("CXX", "g++")) is not None
-    space = Space(cpu, cores, cfg.batch, ("tuned", *libraries, "glibc"), has_ipex, has_compiler)
+    space = search_space(cpu, cores, cfg.batch, has_ipex)
     first = as_asked(default_choices(config.net, cpu, has_ipex), config.runtime)
     if config.runtime.allocator == "auto":
         first = dataclasses.replace(first, allocator=choose_allocator("auto", {}).name)
@@ -55,25 +55,23 @@ def tune(context: RankContext, config: TuneConfig) -> dict[str, Any]:
         raise RuntimeError(f"{first.describe()}: {failure}") from failure
     runner = found.runner
     assert isinstance(runner, StepRanks)
-    passes = runner.ask("inference")
+    inference = fastest_inference(runner.ask("inference"))
     runner.close()
-    busy_after = busy_text(foreign_load())
-    if busy_after and not busy:
+    if (busy_after := busy_text(foreign_load())) and not busy:
         context.warn(busy_after)
     profile = Profile(
         key,
         found.choices,
         round(found.step_s, 4),
         tuple(trial.row() for trial in found.trials),
-        min(("channels_last", "contiguous"), key=lambda name: float(passes[name])),
+        *inference,
         bool(busy or busy_after),
         utc_now(),
         found.complete,
         {"cpu": cpu.model, "isa": cpu.isa, "memory_gb": round(psutil.virtual_memory().total / 1e9, 1)},
     )
     write_profile(path, profile)
-    for line in table(found):
-        context.log(line)
+    context.log("\n".join(table(found)))
     context.log(f"fastest: {found.choices.describe()}; written to {path}")
     return {
         "model": config.net.model,
@@ -86,6 +84,23 @@ def tune(context: RankContext, config: TuneConfig) -> dict[str, Any]:
         "busy": profile.busy,
         "trials": list(profile.trials),
     }
+
+
+def search_space(cpu: Cpu, cores: int, images: int, has_ipex: bool) -> Space:
+    """What can be varied here."""
+    libraries = [name for name in ("tcmalloc", "jemalloc") if find_allocator(name) is not None]
+    has_compiler = shutil.which(os.environ.get("CXX", "g++")) is not None
+    return Space(cpu, cores, images, ("tuned", *libraries, "glibc"), has_ipex, has_compiler)
+
+
+def fastest_inference(passes: Mapping[str, float]) -> tuple[str, bool]:
+    """Memory format of the fastest forward pass, and whether it was of the traced net.
+
+    ``passes`` has the seconds of "channels_last", "contiguous", and of both with "traced_" before them.
+    """
+    names = ("channels_last", "contiguous", "traced_channels_last", "traced_contiguous")
+    best = min(names, key=lambda name: float(passes[name]))
+    return best.removeprefix("traced_"), best.startswith("traced_")
 
 
 def busy_text(load: float) -> str:

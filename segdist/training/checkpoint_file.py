@@ -67,7 +67,12 @@ class CheckpointFolder:
             write_checkpoint(file, {"format": FORMAT, **state})
             sync_file(file, self.last)
             if self._last_step is not None and self._last_step != state["step"] and self.last.exists():
-                replace_file(self.last, self._numbered(self._last_step))
+                # A second name first: a process that is frozen here for long finds its temporary file gone, and fails;
+                # what another one has written meanwhile stays last.pt.
+                numbered = self._numbered(self._last_step)
+                numbered.unlink(missing_ok=True)
+                if not make_link(self.last, numbered):
+                    replace_file(self.last, numbered)
             replace_file(temporary, self.last)
         sync_folder(self.path)
         self._last_step = state["step"]

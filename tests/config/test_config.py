@@ -154,7 +154,8 @@ def test_a_rank_without_task_or_run_is_refused(arguments, message):
 
 
 def test_a_reader_that_has_seen_enough_is_no_traceback():
-    code = "import sys; from segdist.cli import run_command\nsys.exit(run_command(lambda: print('x' * 2**20)))"
+    run = "run_command(lambda: print('x' * 2**20), output_is_result=True)"
+    code = f"import sys; from segdist.cli import run_command\nsys.exit({run})"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.read(1) == "x"
     process.stdout.close()

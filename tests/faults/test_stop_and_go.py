@@ -84,8 +84,9 @@ def test_a_checkpoint_of_another_run_is_refused_by_the_option_that_differs(train
     ):
         refused = run.start(option, value)
         assert refused.codes() == [2]
-        assert f"last.pt: is of another run: {said}" in refused.log()
-        run.run.step("train").result_json.unlink()
+        assert f"train: its checkpoints are of another training: {said}" in refused.log()
+        assert "give the same, or --overwrite to start afresh" in refused.log()
+        assert not run.run.step("train").result_json.exists()
     assert run.start("--checkpoint-minutes", "5", "--keep", "3").codes() == [0]
 
 

@@ -195,3 +195,47 @@ def test_a_local_run_that_cannot_be_started_says_why(
     spec = read_spec(login.run.run_json)
     assert (spec.state, spec.jobs) == ("refused", ())
     assert spec.note in capsys.readouterr().err
+
+
+def put_results(login: Login) -> dict[str, bytes]:
+    """A run whose steps are done, as a refused submission has to leave it; gives its files."""
+    for step in ("train", "evaluate/fp32", "quantize", "evaluate/int8"):
+        folder = login.run.path / step
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (folder / "checkpoints" / "last.pt").write_bytes(b"old")
+        for name in ("result.json", "metrics.jsonl", "config.json"):
+            (folder / name).write_text(json.dumps({"schema_version": 1, "old": step}))
+    return results_of(login)
+
+
+def results_of(login: Login) -> dict[str, bytes]:
+    kept = ("result.json", "metrics.jsonl", "config.json", "last.pt")
+    return {str(p): p.read_bytes() for p in sorted(login.run.path.rglob("*")) if p.name in kept}
+
+
+def test_a_refused_submission_with_overwrite_brings_the_old_results_back(login: Login) -> None:
+    before = put_results(login)
+    done = login.submit("--overwrite", at=2, do="echo no such partition >&2; exit 1")
+    assert done.returncode == 1
+    assert "no such partition" in done.stderr
+    assert "its earlier results are back in their places" in done.stderr
+    assert results_of(login) == before
+
+
+def test_a_killed_submission_with_overwrite_loses_nothing(login: Login) -> None:
+    before = put_results(login)
+    done = login.submit("--overwrite", at=1, do='kill -9 "$SUBMITTER"; exit 1')
+    assert done.returncode in (-9, 137)
+    assert results_of(login) != before
+    again = login.submit()
+    assert again.returncode == 2
+    assert "results that a submission had set aside are back" in again.stdout
+    assert "result.json: exists; give another --run, or --overwrite to replace it" in again.stderr
+    assert results_of(login) == before
+
+
+def test_a_submission_that_was_taken_has_set_the_old_results_aside(login: Login) -> None:
+    put_results(login)
+    assert login.submit("--overwrite").returncode == 0
+    assert not (login.run.path / "train" / "result.json").exists()
+    assert (login.run.path / ".replaced" / "train" / "result.json").exists()

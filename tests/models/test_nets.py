@@ -5,8 +5,11 @@ import torch
 from torch import nn
 
 from segdist.config import ConfigError
+from segdist.data.labels import load_label_set
 from segdist.models.build import build_net, count_macs, count_parameters
 from segdist.models.forward import predict_logits, resize_input, to_input, upsampled_rows
+from segdist.models.load import load_model_file
+from segdist.models.model_file import ModelInfo, save_model
 
 pytestmark = pytest.mark.slow  # trains, or starts many processes
 
@@ -138,3 +141,23 @@ def test_rows_are_upsampled_as_the_whole_is(size):
         assert part.shape[1] <= 7
         found[:, rows] = part
     torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_model_runs_in_the_layout_that_was_chosen_and_gives_the_same(tmp_path, layout, traced):
+    torch.manual_seed(0)
+    labels = load_label_set("street13")
+    net = build_net("unet", len(labels), 4).eval()
+    save_model(tmp_path / "model.pt", ModelInfo("unet", 4, labels, count_parameters(net)), net.state_dict())
+    inputs = torch.randn(1, 3, 64, 96).contiguous(memory_format=torch.channels_last)
+    model = load_model_file(tmp_path / "model.pt").in_layout(layout, traced)
+    seen = []
+    if not traced:
+        look = lambda m, i, out: seen.append(out.is_contiguous(memory_format=layout))  # noqa: E731
+        model.module.down[1].register_forward_hook(look)
+    with torch.inference_mode():
+        expected, found = predict_logits(net, inputs, (64, 96)), predict_logits(model.scored, inputs, (64, 96))
+    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+    assert all(seen)
+    assert len(seen) == (0 if traced else 1)

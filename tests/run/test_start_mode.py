@@ -1,5 +1,7 @@
 """How a step starts, from what its folder holds, what is asked for, and whether the job was restarted."""
 
+import dataclasses
+
 import pytest
 
 from segdist.config import ConfigError, EvaluateConfig, QuantizeConfig, TrainConfig, TrainingConfig
@@ -106,3 +108,29 @@ def test_a_restarted_job_whose_earlier_life_did_not_come_to_the_step_does_as_ask
 
 def test_any_step_that_the_restarted_job_has_completed_is_done(folder):
     assert choose_start_mode(folder("completed", task="evaluate"), EvaluateConfig(overwrite=True), RESTARTED) == "done"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"epochs": 9}, "--epochs was 10 and is 9"),
+        ({"lr": 0.5, "crop": "64x64"}, "--crop was 256x512 and is 64x64; --lr was 0.01 and is 0.5"),
+    ],
+)
+def test_a_training_that_may_not_go_on_is_told_what_can_be_done(tmp_path, change, said):
+    before = TrainConfig(run=str(tmp_path))
+    step = RunFolder(tmp_path).step("train")
+    step.checkpoints.mkdir(parents=True)
+    (step.checkpoints / "last.pt").write_bytes(b"")
+    step.write_config(before)
+    assert choose_start_mode(step, before, {}) == "resume"
+    may_change = dataclasses.replace(before.training, keep=5, val_every=3, compress="bf16")
+    assert choose_start_mode(step, dataclasses.replace(before, training=may_change), {}) == "resume"
+    other = dataclasses.replace(before, training=dataclasses.replace(before.training, **change))
+    advice = "give the same, or --overwrite to start afresh, or another --run$"
+    with pytest.raises(ConfigError, match=f"its checkpoints are of another training: {said}; {advice}"):
+        choose_start_mode(step, other, {})
+    (step.path / "model.pt").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"or another --run with --init weights .*model\.pt to train on from its we"):
+        choose_start_mode(step, other, {})
+    assert choose_start_mode(step, dataclasses.replace(other, overwrite=True), {}) == "fresh"
