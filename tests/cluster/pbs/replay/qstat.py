@@ -89,14 +89,14 @@ def _document(store: Store, jobs: dict[str, Any]) -> str:
 
 def _attributes(store: Store, job: Job) -> dict[str, Any]:
     values: dict[str, Any] = {
-        "Job_Name": job["name"], "Job_Owner": f"user@{store.server}", "job_state": job["state"], "queue": "workq",
+        "Job_Name": job["name"], "Job_Owner": f"user@{store.server}", "job_state": job["state"],
         "server": store.server, "substate": job["substate"], "run_count": job["run_count"],
         "Resource_List": {
             "select": "1:ncpus=1", "place": "scatter" if job["scatter"] else "pack", **job["resources"],
             "walltime": _clock(job["walltime"]), "nodect": len(job["chunks"]),
         },
-        "Variable_List": {name: text.replace("\\", "\\\\") for name, text in job["variables"].items()},
-        "Submit_arguments": job["submit_arguments"],
+        "Variable_List": {name: text.replace("\\", "\\\\") for name, text in _variables(store, job).items()},
+        "Submit_arguments": job["submit_arguments"], **job["shown"],
     }  # fmt: skip
     if job["comment"] and job["state"] in "QH":
         values["comment"] = job["comment"]
@@ -135,7 +135,8 @@ def _torque(store: Store, identifiers: list[str], as_xml: bool, full: bool) -> i
 
 def _element(store: Store, job: Job) -> str:
     values = {"Job_Id": f"{job['key']}.{store.server}", "Job_Name": job["name"], "job_state": job["state"],
-              "queue": "batch"}  # fmt: skip
+              "Variable_List": ",".join(f"{name}={text}" for name, text in _variables(store, job).items()),
+              **job["shown"]}  # fmt: skip
     if job["nodes"]:
         values["exec_host"] = "+".join(f"{node['name']}/{_cores(node['lines'])}" for node in job["nodes"])
         values["start_time"] = str(int(job["start"]))
@@ -145,6 +146,10 @@ def _element(store: Store, job: Job) -> str:
         values["comp_time"] = str(int(job["end"]))
     asked = {**job["resources"], "walltime": _clock(job["walltime"])}
     return f"<Job><Resource_List>{_children(asked)}</Resource_List>{_children(values)}</Job>"
+
+
+def _variables(store: Store, job: Job) -> dict[str, str]:
+    return {"PBS_O_WORKDIR": job["workdir"], "PBS_O_HOST": store.server, **job["variables"]}
 
 
 def _row(name: str, job: Job, queue: str) -> str:
@@ -178,7 +183,7 @@ def qdel(words: list[str]) -> int:
                 code = 153
                 continue
             if store.ended(job):
-                print(f"qdel: Job has finished {identifier}" if not store.torque else
+                print(f"qdel: Job has finished {job['key']}.{store.server}" if not store.torque else
                       f"qdel: Request invalid for state of job {identifier}", file=sys.stderr)  # fmt: skip
                 code = 170 if store.torque else 35
                 continue
@@ -186,6 +191,8 @@ def qdel(words: list[str]) -> int:
             for one in elements if job["array"] else [job]:
                 if one["state"] in "RE":
                     (store.folder / f"kill.{one['key']}").touch()
+                elif store.config["runs_deleted"] and one["state"] == "H":
+                    store.save({**one, "state": "Q", "depend": "", "stuck": False})
                 elif not store.ended(one):
                     store.end(one, 91, 271)
         schedule(store)

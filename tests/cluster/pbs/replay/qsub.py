@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def make_job(store: Store, number: int, words: list[str]) -> Job:
         raise Refusal(2, "usage: qsub [-a date_time] ...")
     path = Path(operands[0])
     if not path.is_file():
-        raise Refusal(1, f"qsub: script file:: No such file or directory {path}")
+        raise Refusal(1, "qsub: script file:: No such file or directory")
     text = path.read_text()
     try:
         own, _ = parse(directives(text), store.torque)
@@ -100,7 +101,7 @@ def make_job(store: Store, number: int, words: list[str]) -> Job:
         options[attribute] = own.get(attribute, []) + given.get(attribute, [])
     name = options.get("N", [path.name])[-1]
     if not re.fullmatch(r"\S{1,236}", name):
-        raise Refusal(166, "qsub: illegal -N value")
+        raise Refusal(166 if store.torque else 2, "qsub: illegal -N value")
     resources = _resources(options["l"])
     attributes = dict(part.split("=", 1) for value in options["W"] for part in re.split(r",(?=\w+=)", value))
     job: Job = {
@@ -112,7 +113,7 @@ def make_job(store: Store, number: int, words: list[str]) -> Job:
         "variables": _variables(options.get("v", []), "V" in options), "workdir": str(Path.cwd()),
         "cwd": str(Path(options["d"][-1]).absolute()) if "d" in options else store.config["home"],
         "arguments": shlex.split(options["F"][-1]) if "F" in options else [],
-        "out": options.get("o", [""])[-1], "err": options.get("e", [""])[-1], "join": options.get("j", ["n"])[-1],
+        "out": _path(options, "o"), "err": _path(options, "e"), "join": options.get("j", ["n"])[-1],
         "keep": options.get("k", ["n"])[-1], "rerun": options.get("r", ["y"])[-1] == "y", "run_count": 0,
         "shell": options.get("S", ["/bin/bash"])[-1], "array": None, "nodes": [], "comment": "", "text": text,
         "resources": {**resources, "walltime": resources.get("walltime", store.config["default_walltime"])},
@@ -120,7 +121,7 @@ def make_job(store: Store, number: int, words: list[str]) -> Job:
     if "J" in options or "t" in options:
         job["array"] = _array(store, options.get("J", options.get("t", [""]))[-1])
     _check_dependencies(store, job)
-    return job
+    return {**job, "shown": _shown(store, job, options)}
 
 
 def submit(store: Store, job: Job) -> str:
@@ -136,6 +137,25 @@ def submit(store: Store, job: Job) -> str:
     for index in job["array"]["indices"]:
         store.save({**job, "key": f"{job['number']}[{index}]", "index": index, "array": None})
     return f"{job['number']}[].{store.server}"
+
+
+def _path(options: dict[str, list[str]], letter: str) -> str:
+    return re.sub(r"^[\w.-]+:", "", options.get(letter, [""])[-1])
+
+
+def _shown(store: Store, job: Job, options: dict[str, list[str]]) -> dict[str, str]:
+    """The options as qstat prints them, with what the server chooses where they are not given."""
+    values = {
+        "queue": options.get("q", ["batch" if store.torque else "workq"])[-1], "Join_Path": job["join"],
+        "Keep_Files": job["keep"], "Mail_Points": options.get("m", ["a"])[-1], "Priority": options.get("p", ["0"])[-1],
+        "ctime": str(int(time.time())) if store.torque else time.ctime(),
+    }  # fmt: skip
+    for name, letter in (("Account_Name", "A"), ("Mail_Users", "M")):
+        values |= {name: options[letter][-1]} if letter in options else {}
+    for name, path, letter in (("Output_Path", job["out"], "o"), ("Error_Path", job["err"], "e")):
+        default = f"{job['name']}.{letter}{job['number']}"
+        values[name] = f"{store.server}:{Path(job['workdir'], path or default)}"
+    return values
 
 
 def _resources(values: list[str]) -> dict[str, str]:
@@ -165,7 +185,11 @@ def _chunks(store: Store, resources: dict[str, str]) -> list[dict[str, Any]]:
             if name not in store.config["boolean_resources"]:
                 raise Refusal(187, f"qsub: Unknown resource: {name}")
         resources.setdefault("place", "scatter")
+        resources.setdefault("select", f"{count}:ncpus={ppn}:mpiprocs={ppn}")
         return [{"cpus": ppn, "lines": ppn, "properties": properties}] * int(count)
+    for name in resources:
+        if name not in ("select", "place", "walltime", "ncpus", "mem"):
+            raise Refusal(187, f"qsub: Unknown resource Resource_List.{name}")
     chunks: list[dict[str, Any]] = []
     for part in resources.get("select", "1:ncpus=1").split("+"):
         first, *rest = part.split(":")
@@ -203,7 +227,9 @@ def _array(store: Store, text: str) -> dict[str, Any]:
     if store.torque:
         match = match or re.fullmatch(r"(\d+)()(?:%(\d+))?", text)
     if match is None or (not store.torque and int(match[1]) >= int(match[2])):
-        raise Refusal(166, "qsub: Illegal attribute or resource value array_indices_submitted")
+        if store.torque:
+            raise Refusal(166, "qsub: Illegal attribute or resource value array_indices_submitted")
+        raise Refusal(2, "qsub: illegal -J value")
     first, last = int(match[1]), int(match[2] or match[1])
     return {"indices": list(range(first, last + 1)), "throttle": int(match[3]) if match[3] else None}
 
@@ -211,7 +237,7 @@ def _array(store: Store, text: str) -> dict[str, Any]:
 def _check_dependencies(store: Store, job: Job) -> None:
     if not store.torque:  # afterok:99999 is accepted, and ends F 92 with no Exit_status
         if re.search(r":\d+\[\d", job["depend"]):
-            raise Refusal(2, "qsub: cannot have dependancy on subjob or range")
+            raise Refusal(2, "qsub: illegal -W value\ncannot have dependancy on subjob or range")
         return
     for group in filter(None, job["depend"].split(",")):
         kind, *identifiers = group.split(":")

@@ -33,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "down": False,
     "refuse": None,  # exit code and words of every qsub
     "trqauthd": True,
+    "runs_deleted": False,  # Torque: a held job that is deleted runs
     "bad_output_s": 30.0,
     "max_poll_downtime": 300.0,
     "node_fail_requeue": 310.0,
