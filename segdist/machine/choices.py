@@ -104,10 +104,10 @@ def differences(first: Choices, now: Choices) -> Mapping[str, tuple[Any, Any]]:
     return {name: (a[name], b[name]) for name in a if a[name] != b[name] and name != "ranks"}
 
 
-def find_inference(runtime: RuntimeConfig, cpu: Cpu, cores: int, net: NetConfig) -> tuple[str, bool, str]:
+def find_inference(runtime: RuntimeConfig, cpu: Cpu, cores: int, work: Work) -> tuple[str, bool, str]:
     """How a net's forward pass is fastest here: memory format, whether traced, and where that comes from.
 
-    Whatever crop and batch the net was tuned for: the newest profile of this net on such a node counts.
+    Whatever crop and batch the net of ``work`` was tuned for: its newest profile on such a node counts.
 
     Raises:
         ConfigError: for ``--tuned FILE`` that is no profile.
@@ -117,7 +117,7 @@ def find_inference(runtime: RuntimeConfig, cpu: Cpu, cores: int, net: NetConfig)
     if runtime.tuned not in ("auto", "off"):
         named = read_profile(Path(runtime.tuned))
         return named.inference, named.inference_traced, runtime.tuned
-    folder, work = profiles_folder(runtime.profiles), Work.of(net, "", 0)
+    folder = profiles_folder(runtime.profiles)
     wanted = {name: value for name, value in profile_key(cpu, cores, work).items() if name not in ("crop", "images")}
     found = []
     for path in sorted(folder.glob("*.json")) if runtime.tuned == "auto" and folder.is_dir() else ():

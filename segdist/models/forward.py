@@ -56,19 +56,20 @@ def coarse_logits(net: Net, inputs: Tensor) -> Tensor:
     if down or right:
         inputs = F.pad(inputs, (0, right, 0, down), mode="replicate")
     if isinstance(net, nn.Module):  # an input in another layout than the weights' has every layer work in its own
-        inputs = inputs.contiguous(memory_format=_layout_of(net))
+        layout = _layout_of(net)
+        inputs = inputs if layout is None else inputs.contiguous(memory_format=layout)
     logits = net(inputs).float()
     stride = inputs.shape[-1] // logits.shape[-1]
     return logits[..., : -(-height // stride), : -(-width // stride)]
 
 
-def _layout_of(net: nn.Module) -> torch.memory_format:
-    """The memory format of a net's weights; channels-last, as images come, where none tells."""
+def _layout_of(net: nn.Module) -> torch.memory_format | None:
+    """The memory format of a net's weights; None where none tells."""
     for weight in net.parameters():
         if weight.dim() == 4 and weight.shape[1] > 1 and weight.shape[2] > 1:
             last = weight.is_contiguous(memory_format=torch.channels_last)
             return torch.channels_last if last else torch.contiguous_format
-    return torch.channels_last
+    return None
 
 
 def upsampled_rows(logits: Tensor, size: tuple[int, int], rows: int = 8) -> Iterator[tuple[slice, Tensor]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
-from segdist.config import ConfigError, EvaluateConfig, ModelName, NetConfig
+from segdist.config import ConfigError, EvaluateConfig
 from segdist.machine.choices import find_inference
+from segdist.machine.profile import Work
 from segdist.models.load import LoadedModel, load_model_file
 from segdist.run.folder import RunFolder
 from segdist.runtime.ipex import Ipex
@@ -21,7 +21,7 @@ def open_model(context: RankContext, config: EvaluateConfig) -> LoadedModel:
     weights = Path(config.weights) if config.weights else RunFolder(config.run).model_pt
     wanted = config.evaluation.eval_precision
     model = load_model_file(weights, wanted, context.memory_format)
-    if model.precision == "fp32":
+    if model.precision == "fp32" and model.module is not None:
         model = in_fastest_form(context, model)
     if wanted == "bf16":
         precision = choose_precision("bf16", context.cpu, Ipex(None, "not used in evaluation"))
@@ -31,8 +31,8 @@ def open_model(context: RankContext, config: EvaluateConfig) -> LoadedModel:
 
 def in_fastest_form(context: RankContext, model: LoadedModel) -> LoadedModel:
     """An fp32 model in the memory format, and traced for scoring, as it was measured to be fastest here; recorded."""
-    net = NetConfig(cast(ModelName, model.info.model), model.info.width)
-    find = partial(find_inference, context.runtime, context.cpu, len(context.cores), net)
+    work = Work(model.info.model, model.info.width if model.info.model == "unet" else 0, "", 0)
+    find = partial(find_inference, context.runtime, context.cpu, len(context.cores), work)
     name, traced, why = context.run_on_rank0(find)
     context.record_choice("memory-format", f"{name}{', traced for scoring' if traced else ''} ({why})")
     choices = replace(context.start.choices, memory_format=name)  # type: ignore[arg-type]

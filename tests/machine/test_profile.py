@@ -231,17 +231,20 @@ def test_a_process_is_started_anew_once_and_its_children_decide_for_themselves(t
 
 def test_inference_takes_the_newest_profile_of_the_net_whatever_its_crop(tmp_path):
     runtime = RuntimeConfig(profiles=str(tmp_path))
-    assert find_inference(runtime, AVX2, 2, UNET) == ("channels_last", False, "the default")
+    assert find_inference(runtime, AVX2, 2, Work.of(UNET, "", 0)) == ("channels_last", False, "the default")
     for crop, moment, layout in (("64x128", "2026-01-01", "contiguous"), ("32x64", "2026-01-02", "channels_last")):
         key = profile_key(AVX2, 2, Work.of(UNET, crop, 2))
         profile = Profile(key, CHOICES, 1.0, inference=layout, inference_traced=True, measured_at=moment)
         write_profile(profile_path(tmp_path, key), profile)
     (tmp_path / "foreign.json").write_text("{}")
-    name, traced, why = find_inference(runtime, AVX2, 2, UNET)
+    name, traced, why = find_inference(runtime, AVX2, 2, Work.of(UNET, "", 0))
     assert (name, traced) == ("channels_last", True)
     assert why.startswith("measured on this kind of node (unet-32_32x64_b2")
-    assert find_inference(runtime, AVX512, 2, UNET)[2] == "the default"
-    assert find_inference(runtime, AVX2, 2, HRNET)[2] == "the default"
+    assert find_inference(runtime, AVX512, 2, Work.of(UNET, "", 0))[2] == "the default"
+    assert find_inference(runtime, AVX2, 2, Work.of(HRNET, "", 0))[2] == "the default"
     asked = RuntimeConfig(memory_format="contiguous", profiles=str(tmp_path))
-    assert find_inference(asked, AVX2, 2, UNET) == ("contiguous", False, "asked for")
-    assert find_inference(RuntimeConfig(tuned="off", profiles=str(tmp_path)), AVX2, 2, UNET)[2] == "the default"
+    assert find_inference(asked, AVX2, 2, Work.of(UNET, "", 0)) == ("contiguous", False, "asked for")
+    assert (
+        find_inference(RuntimeConfig(tuned="off", profiles=str(tmp_path)), AVX2, 2, Work.of(UNET, "", 0))[2]
+        == "the default"
+    )

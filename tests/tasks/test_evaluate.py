@@ -48,7 +48,7 @@ def evaluate_here(
     info = ModelInfo("nearest", 0, known, count_parameters(net))
     precision = options.pop("precision", "fp32")
     model = LoadedModel(net, info, precision, 1000, None, {"48x96": 48 * 96 * 3 * len(known)})
-    monkeypatch.setattr("segdist.tasks.evaluate.load_model_file", lambda *_: model)
+    monkeypatch.setattr("segdist.tasks.model_form.load_model_file", lambda *_: model)
     evaluation = EvaluationConfig(**{"sizes": ("48x96",), "latency_runs": 2, "latency_warmup": 0, **options})
     config = EvaluateConfig(str(run), name, None, True, DatasetConfig(str(data), labels), evaluation, QUICK)
     step = RunFolder(run).step("evaluate", name)
