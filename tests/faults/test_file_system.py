@@ -45,8 +45,8 @@ def test_a_training_runs_without_and_says_once_what_it_lacks(run_python, preload
     assert (checkpoints / "best.pt").is_file()
     assert read_result(run / "train" / "result.json").status == "completed"
     left = {path.name for path in (run / "train").iterdir()} - {"progress.json"}
-    assert left == {"begun.json", "checkpoints", "config.json", "logs", "metrics.jsonl", "model.pt", "result.json",
-                    "steps.jsonl"}  # fmt: skip
+    assert left == {"begun.json", "checkpoints", "choices.json", "config.json", "logs", "metrics.jsonl", "model.pt",
+                    "result.json", "steps.jsonl"}  # fmt: skip
     assert not [path for path in checkpoints.iterdir() if path.name.startswith(".")]
 
 

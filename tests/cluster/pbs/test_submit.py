@@ -104,6 +104,20 @@ def test_cancel_leaves_no_process_and_says_so(login: Login, starter: str) -> Non
     assert "cancelled by" in (login.state(run).steps[0].error or "")
 
 
+def test_a_cancelled_pipeline_starts_nothing_where_a_held_job_that_is_deleted_runs(login: Login) -> None:
+    login.lab.set(runs_deleted=True)
+    run = login.submit("pipeline", "--sizes", "64x128", how={"train": "hang"})
+    login.begun(run, ranks=1)
+    jobs = set((login.lab.folder / "jobs").glob("*.json"))
+    assert cancel.main([str(run)]) == 0
+    states = login.states(run)
+    assert states.pop("train") == "failed"
+    assert set(states.values()) == {"skipped"}
+    assert set((login.lab.folder / "jobs").glob("*.json")) == jobs, "nothing was submitted after the cancel"
+    assert not list(run.glob("quantize/logs/begun*")) and not list(run.glob("evaluate/*/logs/begun*"))
+    assert not (run / "report.html").exists()
+
+
 def _alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"

@@ -53,6 +53,10 @@ submit() {  # [JOB]: prints the id of the continuation
   pbs qsub ${depend:+-W depend="$depend"} -v SUBMITIT_PBS_ID="$SUBMITIT_PBS_ID" /data/runs/first/.submitit/1/"${SUBMITIT_PBS_ID%%_*}_submission.sh"
 }
 submit_again() {  # [JOB]: behind that job, too; the new job has the id of this one in its environment
+  if [ -e "${state%/*}/cancel.json" ]; then  # Torque runs a held job that is deleted
+    echo "cancelled: not submitted again" >&2
+    finish 1
+  fi
   local pause=1 said="${state}_qsub" line="" next code
   while :; do
     submit "$1" >"$said.out" 2>"$said.err"; code=$?
