@@ -56,11 +56,11 @@ def in_turn(runners):
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def gflops_of_matrices() -> float:
-    """The peak of fp32 matrix products on all cores."""
-    a = torch.randn(2048, 2048)
+def gflops_of_matrices(precision: str) -> float:
+    """The peak of matrix products in that precision on all cores."""
+    a = torch.randn(4096, 4096).to(torch.bfloat16 if precision == "bf16" else torch.float32)
     best = min(_timed(lambda: a @ a) for _ in range(8))
-    return 2 * 2048**3 / best / 1e9
+    return 2 * 4096**3 / best / 1e9
 
 
 def _timed(work):
@@ -93,13 +93,14 @@ def bench_training_step(net: NetConfig) -> None:
     best = min(plain, key=lambda name: plain[name])
     ours = seconds["ours, tuned"]
     macs = count_macs(build_net(net.model, 13, net.width), (256, 512))
-    rate, peak = 6 * macs * IMAGES / ours / 1e9, gflops_of_matrices()
+    rate, peak = 6 * macs * IMAGES / ours / 1e9, gflops_of_matrices(found.choices.precision)
     print(f"\n{net.model}, {IMAGES} x {CROP}, {cores} cores, {cpu.model} ({cpu.isa}): seconds a step, speed of ours")
     for name, value in sorted(seconds.items(), key=lambda item: item[1]):
         print(f"  {name:22}{value:8.3f} s{value / ours:8.2f}x")
     print(f"  tuned: {found.choices.describe()}; best of plain: {best} ({plain[best] / ours:.2f}x)")
     print(
-        f"  {rate:.0f} GFLOP/s in convolutions, {100 * rate / peak:.0f} % of fp32 matrix products ({peak:.0f} GFLOP/s)"
+        f"  {rate:.0f} GFLOP/s in convolutions, {100 * rate / peak:.0f} % of {found.choices.precision} matrix products "
+        f"({peak:.0f} GFLOP/s)"
     )
 
 

@@ -72,7 +72,8 @@ def test_an_array_on_one_run_folder_has_one_winner_whose_files_are_left_alone(cl
     refused = (cluster.folder / f"job.{1 - winner}.log").read_text()
     assert f"{run.step('train').logs}: " in refused
     assert f"job {array}_{winner} of slurm (restart 0) on n" in refused  # is at work on it, has just taken it, is done
-    assert "\nerror: " in f"\n{refused}" and "Traceback" not in refused
+    assert "\nerror: " in f"\n{refused}"
+    assert "Traceback" not in refused
     result = run.step("train").read_result()
     assert (result.status, result.job["id"]) == ("completed", f"{array}_{winner}")
     text = run.step("train").rank_log(0).read_text()
