@@ -17,7 +17,10 @@ SMALL = (
     "--width", "4", "--crop", "64x128", "--batch", "4", "--workers", "0", "--ipex", "off", "--precision", "fp32",
     "--check", "headers",
 )  # fmt: skip
-MEASURED = ("--sizes", "64x128", "--tuning-size", "64x128", "--latency-runs", "2", "--max-trials", "1", "--allow-miss")
+MEASURED = (
+    "--sizes", "64x128", "--tuning-size", "64x128", "--latency-runs", "2", "--max-trials", "1", "--allow-miss",
+    "--calibration-images", "4",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -46,9 +46,11 @@ def test_the_report_is_there_when_a_step_failed(user: User) -> None:
     server = user.server
     server.output("cp", "-r", "/home/dev/streets", "data", cwd=user.folder)
     server.output("qmgr", "-c", "set server scheduling = False", user="root")
-    run = user.submit("pipeline", "run", "--epochs", "1", *MEASURED, "--data", str(user.folder / "data"))
-    server.output("rm", "-r", "data", cwd=user.folder)
-    server.output("qmgr", "-c", "set server scheduling = True", user="root")
+    try:
+        run = user.submit("pipeline", "run", "--epochs", "1", *MEASURED, "--data", str(user.folder / "data"))
+        server.output("rm", "-r", "data", cwd=user.folder)
+    finally:
+        server.output("qmgr", "-c", "set server scheduling = True", user="root")
     user.wait_for("run", report="completed")
     states = user.states("run")
     assert states.pop("train") == "failed"
