@@ -71,15 +71,13 @@ $(SYSTEM): | $(READY)
 	  echo "not installed: the tests that want a PBS server are skipped"; fi
 	@touch $@
 
-# What shares no machine-wide thing runs on two workers, and the clusters, which mostly wait, beside one another; killed
-# trainings and a browser want the machine for themselves.
+# What shares no machine-wide thing runs on two workers; a Slurm, killed trainings and a browser want it for themselves.
 APART := cluster or faults or browser
 
 test: lint $(SYSTEM)
 	@code=0; \
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ($(APART))' || code=$$?; \
-	$(BIN)/python -m pytest -n 3 --dist loadgroup -m cluster || code=$$?; \
-	$(BIN)/python -m pytest -m 'faults or browser' || code=$$?; \
+	$(BIN)/python -m pytest -m '$(APART)' || code=$$?; \
 	exit $$code
 
 test-fast: $(READY)

@@ -74,16 +74,10 @@ def preload(tmp_path_factory: pytest.TempPathFactory) -> Preload:
 _FOLDER_MARKERS = {"cluster": "cluster", "faults": "faults"}
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their folder; ``slow`` and ``browser`` stand in the files themselves.
-
-    With ``--dist loadgroup`` the tests of one Slurm, and those of one PBS server, stay together; others go by file.
-    """
+    """Mark tests by their folder; ``slow`` and ``browser`` stand in the files themselves."""
     tests = Path(__file__).parent
     for item in items:
-        path = item.path.relative_to(tests)
-        if path.parts[0] in _FOLDER_MARKERS:
-            item.add_marker(_FOLDER_MARKERS[path.parts[0]])
-        together = path.parent if path.parts[1:2] in (("slurm",), ("pbs_server",)) else path
-        item.add_marker(pytest.mark.xdist_group(together.as_posix()))
+        room = item.path.relative_to(tests).parts[0]
+        if room in _FOLDER_MARKERS:
+            item.add_marker(_FOLDER_MARKERS[room])
