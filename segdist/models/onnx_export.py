@@ -38,7 +38,19 @@ def to_onnx(prepared: PreparedNet) -> onnx.ModelProto:
             dynamic_axes={INPUT: axes, LOGITS: {0: "n", 2: "rows", 3: "columns"}},
             dynamo=False,
         )
-    return onnx.load_model_from_string(buffer.getvalue())
+    model = onnx.load_model_from_string(buffer.getvalue())
+    _own_constants(model.graph)
+    return model
+
+
+def _own_constants(graph: onnx.GraphProto) -> None:
+    """Give each layer constants of its own: the exporter shares equal ones, but their int8 scales need not be equal."""
+    constants = {one.name: one for one in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == "Identity" and node.input[0] in constants]:
+        own = graph.initializer.add()
+        own.CopyFrom(constants[node.input[0]])
+        own.name = node.output[0]
+        graph.node.remove(node)
 
 
 def export_onnx(net: nn.Module, info: ModelInfo, path: Path, mac_sizes: Iterable[str] = ()) -> OnnxMetadata:

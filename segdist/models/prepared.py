@@ -15,9 +15,9 @@ class PreparedNet(nn.Module):
     """Pixels in, logits out; the same as the net on normalized images, up to rounding, borders included.
 
     The deviation is folded into the first convolution's weights. The mean is subtracted before it, so that the zeros
-    that the convolution pads with are the mean colour, as they are in training; in int8 that subtraction becomes the
-    zero point of the pixels (see :mod:`segdist.quantization.passes.pixels`), so nothing is computed for it and the
-    input is never rounded.
+    that the convolution pads with are the mean colour, as they are in training; in int8 it goes into the bias, and the
+    pixels are padded with the mean colour (:mod:`segdist.quantization.passes.pixels`), so that the input is never
+    rounded.
 
     Args:
         net: fp32 net in eval mode whose first convolution takes the three normalized channels; it is not changed.
