@@ -20,10 +20,10 @@ WORK = ("--model", "unet", "--width", "4", "--crop", "64x128", "--batch", "2")
 
 @pytest.fixture(scope="module")
 def tuned(run_python, tmp_path_factory):
-    """A run folder with a tuning of some seconds, and the folder of its profile."""
+    """A run folder with a tuning of about a minute, and the folder of its profile."""
     folder = tmp_path_factory.mktemp("tune")
     done = run_python(
-        *("segdist.launch", "tune", "--run", folder / "run", *WORK, "--budget-s", "25"),
+        *("segdist.launch", "tune", "--run", folder / "run", *WORK, "--budget-s", "75"),
         *("--profiles", folder / "profiles", "--allocator", "tuned"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
