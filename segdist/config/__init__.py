@@ -8,6 +8,7 @@ Only the standard library is imported here: a login node reads configs without t
 from segdist.config.conform import conform
 from segdist.config.dataset import DatasetConfig, NetConfig
 from segdist.config.evaluation import EvaluationConfig, check_inference_mode
+from segdist.config.export import ExportOptions
 from segdist.config.files import read_text, read_toml, to_plain
 from segdist.config.quantization import QuantizationConfig
 from segdist.config.runtime import RuntimeConfig
@@ -15,6 +16,7 @@ from segdist.config.settle import expand_home, settle
 from segdist.config.tasks import (
     TASKS,
     EvaluateConfig,
+    ExportConfig,
     PipelineConfig,
     QuantizeConfig,
     TaskConfig,
@@ -45,6 +47,8 @@ __all__ = [
     "DatasetConfig",
     "EvaluateConfig",
     "EvaluationConfig",
+    "ExportConfig",
+    "ExportOptions",
     "ModelName",
     "NetConfig",
     "PathText",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from segdist.config.dataset import DatasetConfig, NetConfig
 from segdist.config.evaluation import EvaluationConfig
+from segdist.config.export import ExportOptions
 from segdist.config.quantization import QuantizationConfig
 from segdist.config.runtime import RuntimeConfig
 from segdist.config.training import TrainingConfig
@@ -105,6 +106,25 @@ class TuneConfig:
 
 
 @dataclass(frozen=True)
+class ExportConfig:
+    """Write a trained model as a folder that runs by itself, on a machine without torch."""
+
+    run: PathText = ""
+    """Run folder."""
+    overwrite: bool = False
+    """Replace an earlier result of this step."""
+    export: ExportOptions = field(default_factory=ExportOptions)
+
+    def __post_init__(self) -> None:
+        check_run(self.run)
+
+    @property
+    def runtime(self) -> RuntimeConfig:
+        """As by default: nothing is computed that would be worth an option, and --precision is the model's."""
+        return RuntimeConfig()
+
+
+@dataclass(frozen=True)
 class PipelineConfig:
     """train, evaluate, quantize, evaluate the int8 model, write the report; a failed step stops those after it."""
 
@@ -135,16 +155,17 @@ class PipelineConfig:
         return QuantizeConfig(self.run, None, self.overwrite, self.dataset, self.quantization, self.runtime)
 
 
-TaskConfig = TrainConfig | EvaluateConfig | QuantizeConfig | TuneConfig
-TASKS: dict[str, type[TrainConfig] | type[EvaluateConfig] | type[QuantizeConfig] | type[TuneConfig]] = {
+TaskConfig = TrainConfig | EvaluateConfig | QuantizeConfig | TuneConfig | ExportConfig
+TASKS: dict[str, type[TaskConfig]] = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "quantize": QuantizeConfig,
     "tune": TuneConfig,
+    "export": ExportConfig,
 }
 """The tasks a rank can run, by the name they have on the command line."""
 
 
 def task_of(config: TaskConfig) -> str:
-    """The task of a config: ``train``, ``evaluate``, ``quantize`` or ``tune``."""
+    """The task of a config, one of :data:`TASKS`."""
     return next(task for task, cls in TASKS.items() if isinstance(config, cls))

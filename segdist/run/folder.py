@@ -9,6 +9,7 @@
               result.json
       evaluate/NAME/  config.json  confusion.npy  images.csv  overlays/*.png  export/SIZE/*.png  logs/  result.json
       quantize/  config.json  model_int8.torchscript  logs/  result.json
+      export/FORMAT-PRECISION/  config.json  model/  logs/  result.json
       report.html
 
 What ``result.json`` holds is in :mod:`segdist.run.result`, how files are written in :mod:`segdist.run.files`.
@@ -20,7 +21,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from segdist.config import EvaluateConfig, TaskConfig, task_of, to_plain
+from segdist.config import EvaluateConfig, ExportConfig, TaskConfig, task_of, to_plain
 from segdist.run.files import json_text, list_names, read_text, write_atomic, write_json
 from segdist.run.result import Result, read_result, to_json_values
 
@@ -88,13 +89,17 @@ class RunFolder:
         return self.path.resolve().name
 
     def step(self, task: str, name: str | None = None) -> StepFolder:
-        """The folder of one step; ``name`` is the evaluation's name and for evaluations only."""
+        """The folder of one step; ``name`` is that of an evaluation or an export, and for these only."""
+        if task == "export":
+            return StepFolder(self.path / task / (name or ""), task, name or task)
         if task == "evaluate":
             return StepFolder(self.path / task / (name or "fp32"), task, name or "fp32")
         return StepFolder(self.path / task, task, task)
 
     def step_of(self, config: TaskConfig) -> StepFolder:
         """The folder of the step that a config describes."""
+        if isinstance(config, ExportConfig):
+            return self.step("export", config.export.name)
         return self.step(task_of(config), config.name if isinstance(config, EvaluateConfig) else None)
 
     def steps(self) -> Iterator[StepFolder]:

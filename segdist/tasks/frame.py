@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from segdist.config import ConfigError, EvaluateConfig, QuantizeConfig, TaskConfig, TrainConfig, TuneConfig
+from segdist.config import (
+    ConfigError,
+    EvaluateConfig,
+    ExportConfig,
+    QuantizeConfig,
+    TaskConfig,
+    TrainConfig,
+    TuneConfig,
+)
 from segdist.machine.start import PLAIN, Start
 from segdist.run.exit_codes import GOAL_MISSED, TO_BE_CONTINUED, USAGE_ERROR
 from segdist.run.files import explain
@@ -214,6 +222,10 @@ def _run(context: RankContext, config: TaskConfig) -> dict[str, Any]:
         from segdist.tasks.evaluate import evaluate
 
         return evaluate(context, config)
+    if isinstance(config, ExportConfig):
+        from segdist.tasks.export import export
+
+        return export(context, config)
     assert isinstance(config, QuantizeConfig)
     from segdist.tasks.quantize import quantize
 

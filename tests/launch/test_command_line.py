@@ -47,12 +47,12 @@ def test_more_ranks_than_cores_is_a_warning_with_the_counts(
     [
         (
             [],
-            "TASK is missing: give a task (train, evaluate, quantize, tune, pipeline); see python -m segdist.launch",
+            "TASK is missing: give a task (train, evaluate, quantize, tune, export, pipeline); see",
         ),
-        (["fly"], "fly: is neither a task (train, evaluate, quantize, tune, pipeline) nor an option; see"),
+        (["fly"], "fly: is neither a task (train, evaluate, quantize, tune, export, pipeline) nor an option; see"),
         (
             ["--node", "2", "train"],
-            "--node 2: is neither a task (train, evaluate, quantize, tune, pipeline) nor an option; see",
+            "--node 2: is neither a task (train, evaluate, quantize, tune, export, pipeline) nor an option; see",
         ),
         (["--nodes", "two", "train"], "argument --nodes: invalid int value: 'two'; see"),
         (["--nodes", "0", "train", "--run", "RUN"], "--nodes 0: must be at least 1; give 1 or more"),
