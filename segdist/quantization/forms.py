@@ -26,16 +26,18 @@ def for_quantizer(fp32: onnx.ModelProto) -> onnx.ModelProto:
     return to_shuffle(fp32)
 
 
-def lay_out(quantized: onnx.ModelProto, fp32: onnx.ModelProto, form: Form, weight_bits: int) -> onnx.ModelProto:
+def lay_out(
+    quantized: onnx.ModelProto, fp32: onnx.ModelProto, given: onnx.ModelProto, form: Form, weight_bits: int
+) -> onnx.ModelProto:
     """The int8 model that runs: uint8 pixels in, fp32 logits out, no idle rounding.
 
     Args:
-        quantized: what a quantizer made of :func:`for_quantizer`'s model.
+        quantized: what a quantizer made of ``given``.
         fp32: the prepared model itself.
+        given: what :func:`for_quantizer` made of it.
         form: see :data:`Form`.
         weight_bits: 8, or 7 for a CPU without VNNI.
     """
-    given = for_quantizer(fp32)
     model = remove_idle_pairs(take_pixels(keep_logits_fp32(quantized), given))
     if weight_bits < 8:
         model = shorten_weights(model, given, weight_bits)

@@ -32,8 +32,9 @@ from torch.jit._trace import TracerWarning
 
 from segdist.config import ConfigError
 from segdist.quantization.lowering import load_lowered
-from segdist.quantization.search import Model, Quantized, Tuning, checked_score
+from segdist.quantization.search import Model, Quantized, Tuning
 from segdist.quantization.sensitivity import WEIGHT_BITS
+from segdist.quantization.trials import checked_score, least_score
 
 INSTALL = 'python -m pip install "neural-compressor==3.7.1" six'
 FP32_TYPES = ("ConvTranspose2d",)
@@ -75,7 +76,7 @@ def quantize(
     if not images or max_trials < 1:
         raise ConfigError(f"quantize: {len(images)} images, {max_trials} trials: must be at least 1; give more")
     baseline = checked_score(score(net))
-    goal = baseline * (1 - drop) if relative else baseline - drop
+    goal = least_score(baseline, drop, relative)
     tuning = Tuning(net, images, score, example, baseline, goal, log)
     log(f"fp32 mIoU {baseline:.4f}; goal {goal:.4f}")
     _fit(tuning, drop, relative, max_trials)

@@ -7,49 +7,21 @@ rather than INC's own tuning: it is the same for every quantizer, keeps the best
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import onnx
 
 from segdist.config import ConfigError
 from segdist.quantization.forms import Form, for_quantizer, lay_out
 from segdist.quantization.layer_errors import sensitive_layers
-from segdist.quantization.quantizers.interface import Pixels, Quantizer, Ranges
+from segdist.quantization.quantizers.interface import Pixels, Quantizer
+from segdist.quantization.trials import Plan, Trial, best_of, checked_score, least_score, plans
 
-FALLBACK_SHARES = (16, 8, 4, 2)
-"""One layer in so many goes back to fp32: the last steps of the tuning, the most sensitive layers first."""
 FUNCTIONS = ("Add", "Concat", "Resize")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One configuration of the net."""
-
-    ranges: Ranges
-    functions: Literal["int8", "fp32"]
-    """Precision of what has no weights: additions, concatenations, upsampling."""
-    kept_fp32: tuple[str, ...]
-    """Layers with weights that stay in fp32."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A plan that was quantized and scored."""
-
-    number: int
-    """Counted from 1."""
-    plan: Plan
-    score: float
-    """mIoU in [0, 1]."""
-    seconds: float
-    """Quantizing and scoring."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +61,16 @@ class _Tuning:
     @property
     def best(self) -> Trial:
         """The first of the trials with the highest score."""
-        return max(self.trials, key=lambda trial: trial.score)
+        return best_of(self.trials)
 
     def plans(self) -> Iterator[Plan]:
         """What to try, one after the other, until the goal is met."""
-        yield Plan("minmax", "int8", ())
-        yield Plan("kl", "int8", ())
-        yield dataclasses.replace(self.best.plan, functions="fp32")
-        base = self.best.plan
-        layers = [node.name for node in self.given.graph.node if node.op_type == "Conv"]
-        order = sensitive_layers(self.given, self.calibration[0], layers, self.weight_bits)
-        for count in dict.fromkeys(math.ceil(len(order) / share) for share in FALLBACK_SHARES):
-            yield dataclasses.replace(base, kept_fp32=tuple(order[:count]))
+
+        def order() -> list[str]:
+            layers = [node.name for node in self.given.graph.node if node.op_type == "Conv"]
+            return sensitive_layers(self.given, self.calibration[0], layers, self.weight_bits)
+
+        return plans(self.trials, order)
 
     def fp32_nodes(self, plan: Plan) -> list[str]:
         """The nodes that a plan leaves in fp32."""
@@ -148,36 +118,20 @@ def search(
         onnx.save(fp32, source)
         onnx.save(tuning.given, prepared)
         baseline = checked_score(score(source))
-        goal = baseline * (1 - drop) if relative else baseline - drop
+        goal = least_score(baseline, drop, relative)
         log(f"fp32 mIoU {baseline:.4f}; goal {goal:.4f}; {quantizer.name}, {weight_bits}-bit weights, {form}")
         for number, plan in enumerate(tuning.plans(), 1):
             started = time.perf_counter()
             raw = quantizer(prepared, calibration, plan.ranges, tuning.fp32_nodes(plan))
-            model = lay_out(raw, fp32, form, weight_bits)
+            model = lay_out(raw, fp32, tuning.given, form, weight_bits)
             file = folder / f"trial{number}.onnx"
             onnx.save(model, file)
             trial = Trial(number, plan, checked_score(score(file)), time.perf_counter() - started)
             tuning.trials.append(trial)
             if tuning.best is trial:
                 tuning.models = model, raw
-            log(_line(trial, goal))
+            log(trial.line(goal))
             if trial.score >= goal or number == max_trials:
                 break
     assert tuning.models is not None
     return Quantized(*tuning.models, tuning.best, baseline, goal, tuple(tuning.trials), form, weight_bits)
-
-
-def _line(trial: Trial, goal: float) -> str:
-    plan = trial.plan
-    return (
-        f"trial {trial.number}: mIoU {trial.score:.4f} {'meets' if trial.score >= goal else 'misses'} the goal "
-        f"{goal:.4f}; ranges by {plan.ranges}, functions {plan.functions}, {len(plan.kept_fp32)} layers fp32; "
-        f"{trial.seconds:.1f} s"
-    )
-
-
-def checked_score(score: float) -> float:
-    """The score as a float, if it is one in [0, 1]."""
-    if not 0 <= score <= 1:
-        raise ConfigError(f"quantize: score {score!r}: must be a mIoU in [0, 1]; divide percentages by 100")
-    return float(score)

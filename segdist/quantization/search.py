@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from segdist.config import ConfigError
 from segdist.quantization.lowering import load_lowered, lowered
 from segdist.quantization.sensitivity import WEIGHT_BITS, sensitive_layers
-
-FALLBACK_SHARES = (16, 8, 4, 2)
-"""One layer in so many goes back to fp32: the last steps of the tuning, the most sensitive layers first."""
+from segdist.quantization.trials import Plan, Trial, best_of, checked_score, plans
 
 Model = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One configuration of the net."""
-
-    ranges: Literal["minmax", "kl"]
-    """How activation ranges are taken: ``kl`` is by histograms, slower and less moved by outliers."""
-    functions: Literal["int8", "fp32"]
-    """Precision of what has no weights: additions, concatenations, upsampling."""
-    kept_fp32: tuple[str, ...]
-    """Layers with weights that stay in fp32."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A plan that was quantized and scored."""
-
-    number: int
-    """Counted from 1."""
-    plan: Plan
-    score: float
-    """mIoU in [0, 1]."""
-    seconds: float
-    """Quantizing, lowering and scoring."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +60,11 @@ class Tuning:
             layers: names of the layers with weights.
             always: those of them that stay in fp32.
         """
-        fp32 = tuple(always)
-        yield Plan("minmax", "int8", fp32)
-        yield Plan("kl", "int8", fp32)
-        yield dataclasses.replace(self.best.plan, functions="fp32")
-        base = self.best.plan
-        order = sensitive_layers(self.net, self.images[0], [name for name in layers if name not in always])
-        for count in dict.fromkeys(math.ceil(len(order) / share) for share in FALLBACK_SHARES):
-            yield dataclasses.replace(base, kept_fp32=(*fp32, *order[:count]))
+
+        def order() -> list[str]:
+            return sensitive_layers(self.net, self.images[0], [name for name in layers if name not in always])
+
+        return plans(self.trials, order, always)
 
     def begin(self, plan: Plan) -> None:
         """Note that a trial of ``plan`` starts."""
@@ -113,26 +79,15 @@ class Tuning:
         self.trials.append(Trial(len(self.trials) + 1, self.plan, score, seconds))
         if self.best is self.trials[-1]:
             self.best_file = file
-        self.log(
-            f"trial {len(self.trials)}: mIoU {score:.4f} {'meets' if self.met else 'misses'} the goal {self.goal:.4f}; "
-            f"ranges by {self.plan.ranges}, functions {self.plan.functions}, "
-            f"{len(self.plan.kept_fp32)} layers fp32; {seconds:.1f} s"
-        )
+        self.log(self.trials[-1].line(self.goal))
         return score
 
     @property
     def best(self) -> Trial:
         """The first of the trials with the highest score."""
-        return max(self.trials, key=lambda trial: trial.score)
+        return best_of(self.trials)
 
     @property
     def met(self) -> bool:
         """Whether the last trial reached the goal."""
         return bool(self.trials) and self.trials[-1].score >= self.goal
-
-
-def checked_score(score: float) -> float:
-    """The score as a float, if it is one in [0, 1]."""
-    if not 0 <= score <= 1:
-        raise ConfigError(f"quantize: score {score!r}: must be a mIoU in [0, 1]; divide percentages by 100")
-    return float(score)

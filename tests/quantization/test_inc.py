@@ -14,7 +14,8 @@ from segdist.config import ConfigError
 from segdist.models.hrnet import HighResolutionModule, HRNetV2
 from segdist.models.unet import UNet
 from segdist.quantization.inc import quantize
-from segdist.quantization.search import Plan, Quantized
+from segdist.quantization.search import Quantized
+from segdist.quantization.trials import Plan
 
 pytestmark = pytest.mark.slow  # trains, or starts many processes
 

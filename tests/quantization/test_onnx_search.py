@@ -17,9 +17,10 @@ from segdist.models.onnx_export import to_onnx
 from segdist.models.prepared import PreparedNet
 from segdist.models.unet import UNet
 from segdist.quantization.forms import FORMS
-from segdist.quantization.onnx_search import Plan, Quantized, search
+from segdist.quantization.onnx_search import Quantized, search
 from segdist.quantization.quantizers.inc import IncQuantizer
 from segdist.quantization.quantizers.ort import OrtQuantizer
+from segdist.quantization.trials import Plan
 
 pytestmark = pytest.mark.slow  # quantizes
 

@@ -47,6 +47,5 @@ def keep_logits_fp32(model: onnx.ModelProto) -> onnx.ModelProto:
         old = quantize.input[0]
         graph.redirect(old, LOGITS)
         source.output[list(source.output).index(old)] = LOGITS
-        for node in (quantize,):
-            graph.graph.node.remove(node)
+        graph.graph.node.remove(quantize)
     return graph.finish()

@@ -16,7 +16,8 @@ from typing import Any
 import onnx
 
 from segdist.config import ConfigError
-from segdist.quantization.quantizers.interface import Pixels, Ranges
+from segdist.quantization.quantizers.interface import Pixels
+from segdist.quantization.trials import Ranges
 
 INSTALL = 'python -m pip install "neural-compressor==3.7.1" "onnx>=1.17,<1.19" onnxruntime six'
 KINDS = ("Conv",)

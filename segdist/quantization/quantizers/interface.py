@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
 from segdist.models.onnx_file import INPUT
+from segdist.quantization.trials import Ranges
 
 Pixels = npt.NDArray[np.uint8]
-Ranges = Literal["minmax", "kl"]
-"""How activation ranges are taken: ``kl`` is by histograms, slower and less moved by outliers."""
 
 
 class Quantizer(Protocol):
@@ -30,7 +29,7 @@ class Quantizer(Protocol):
         Args:
             model: prepared fp32 ONNX file, input uint8 ``[N, H, W, 3]``.
             calibration: pictures uint8 ``[1, H, W, 3]``.
-            ranges: see :data:`Ranges`.
+            ranges: see :data:`segdist.quantization.trials.Ranges`.
             fp32_nodes: names of nodes that stay fp32.
 
         Raises:

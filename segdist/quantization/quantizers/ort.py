@@ -13,7 +13,8 @@ from typing import Any
 import onnx
 
 from segdist.config import ConfigError
-from segdist.quantization.quantizers.interface import Pixels, Ranges, feed
+from segdist.quantization.quantizers.interface import Pixels, feed
+from segdist.quantization.trials import Ranges
 
 KINDS = ["Conv", "MaxPool", "Concat", "Add", "Resize", "DepthToSpace"]
 INSTALL = 'python -m pip install "onnxruntime>=1.20,<2"'
