@@ -13,7 +13,7 @@ from pathlib import Path
 from jobs.clusters import get_scheduler
 from jobs.clusters.scheduler import SubmitError
 from jobs.record.endings import write_failure, write_skipped
-from jobs.record.job_folder import cancelled_text
+from jobs.record.job_folder import CANCEL, cancelled_text
 from jobs.record.processes import is_alive, job_processes
 from jobs.record.run_json import Job
 from jobs.state.elsewhere import is_heard_of, must_be_watched
@@ -76,7 +76,7 @@ def _cancel_submission(run: Path, state: RunState) -> None:
 
 def _write_request(job_folder: Path) -> None:
     if cancelled_text(job_folder) is None:
-        write_json(job_folder / "cancel.json", {"by": user_name(), "at": utc_now()})
+        write_json(job_folder / CANCEL, {"by": user_name(), "at": utc_now()})
 
 
 def _cancel_at_scheduler(run: Path, state: RunState, grace_s: float) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from segdist.run.folder import StepFolder
 
+CANCEL = "cancel.json"
+"""In a job's own folder: who asked it to stop, and when."""
 REFUSED = "SEGDIST_NOT_CONTINUED"
 """Environment variable by which a job's script tells the runner, in the scheduler's words, why no job continues it."""
 
@@ -26,7 +28,7 @@ def seconds_between(start: str, end: str) -> float:
 def cancelled_text(job_folder: Path) -> str | None:
     """``cancelled by USER at TIME`` where jobs.cancel has asked the job to stop."""
     try:
-        values = json.loads((job_folder / "cancel.json").read_text(encoding="utf-8"))
+        values = json.loads((job_folder / CANCEL).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     return f"cancelled by {values['by']} at {values['at']}"

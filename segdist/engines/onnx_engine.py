@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdist.config import STRIDE, ConfigError
+from segdist.engines.base import BaseEngine
 from segdist.engines.class_ids import lazy_class_ids
 from segdist.engines.interface import Pictures
 from segdist.engines.probe import probe
@@ -19,7 +19,7 @@ from segdist.models.onnx_file import CLASS_IDS, LOGITS, read_metadata
 from segdist.system.cpu import read_cpu
 
 
-class OnnxEngine(ABC):
+class OnnxEngine(BaseEngine):
     """An ONNX file of this suite in an engine that is to be named by the subclass.
 
     Args:
@@ -31,7 +31,6 @@ class OnnxEngine(ABC):
         ConfigError: where the engine is absent, the file is none of ours, or has not the precision.
     """
 
-    name: Any
     file_precisions: tuple[str, ...] = ("fp32",)
     """Precisions in which the engine runs an fp32 file."""
 
@@ -94,27 +93,8 @@ class OnnxEngine(ABC):
         coarse = found[:, :, : -(-height // self.stride), : -(-width // self.stride)]
         return np.stack([lazy_class_ids(one, (height, width)) for one in coarse])
 
-    def map_class_ids(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-        """One after the other; see :class:`~segdist.engines.interface.Engine`."""
-        for picture in pictures:
-            yield self.class_ids(picture[None])[0]
-
-    def describe(self) -> dict[str, Any]:
-        """What ``result.json`` says."""
-        return {
-            "engine": self.name,
-            "engine_version": self.version,
-            "precision": self.precision,
-            "form": self.metadata.form,
-            "weight_bits": self.metadata.weight_bits,
-            "cpu": self.cpu.model,
-            "cpu_isa": self.cpu.isa,
-            "cpu_vnni": self.cpu.has_vnni,
-            "cpu_bf16": self.cpu.has_bf16,
-            "threads": self.threads,
-            "file_mb": round(self.path.stat().st_size / 1e6, 3),
-            "load_s": round(self.load_seconds, 3),
-        }
+    def _form(self) -> dict[str, Any]:
+        return {"form": self.metadata.form, "weight_bits": self.metadata.weight_bits}
 
     @abstractmethod
     def close(self) -> None:

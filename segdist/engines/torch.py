@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segdist.engines.base import BaseEngine
 from segdist.engines.class_ids import lazy_class_ids
 from segdist.engines.interface import Pictures
 from segdist.engines.probe import probe
-from segdist.system.cpu import read_cpu
 
 
-class TorchEngine:
+class TorchEngine(BaseEngine):
     """A model in torch; it is loaded with torch's threads as they are.
 
     Args:
@@ -35,6 +34,7 @@ class TorchEngine:
         import torch
 
         from segdist.config import INT8_SUFFIX, ConfigError
+        from segdist.models.forward import stride_of
         from segdist.models.load import load_model_file
 
         self.path, self.threads = Path(path), torch.get_num_threads()
@@ -48,8 +48,7 @@ class TorchEngine:
         self.model = load_model_file(self.path, "bf16" if precision == "bf16" else "fp32")
         self.net = (self.model.traced() if traced else None) or self.model.net
         self.info, self.traced = self.model.info, traced
-        with torch.inference_mode():
-            self.stride = 32 // int(self.net(torch.zeros(1, 3, 32, 32)).shape[-1])
+        self.stride = stride_of(self.net)
         self.load_seconds = time.perf_counter() - start
 
     @property
@@ -76,27 +75,10 @@ class TorchEngine:
         size = (pictures.shape[1], pictures.shape[2])
         return np.stack([lazy_class_ids(one, size) for one in self.logits(pictures)])
 
-    def map_class_ids(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-        """One after the other; see :class:`~segdist.engines.interface.Engine`."""
-        for picture in pictures:
-            yield self.class_ids(picture[None])[0]
-
-    def describe(self) -> dict[str, Any]:
-        """What ``result.json`` says."""
-        cpu = read_cpu()
-        return {
-            "engine": self.name,
-            "engine_version": self.version,
-            "precision": self.precision,
-            "form": "traced" if self.traced else "eager" if self.model.module is not None else "torchscript",
-            "cpu": cpu.model,
-            "cpu_isa": cpu.isa,
-            "cpu_vnni": cpu.has_vnni,
-            "cpu_bf16": cpu.has_bf16,
-            "threads": self.threads,
-            "file_mb": round(self.model.file_bytes / 1e6, 3),
-            "load_s": round(self.load_seconds, 3),
-        }
+    def _form(self) -> dict[str, Any]:
+        if self.traced:
+            return {"form": "traced"}
+        return {"form": "eager" if self.model.module is not None else "torchscript"}
 
     def close(self) -> None:
         """Torch gives memory back by itself."""

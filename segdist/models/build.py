@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import get_args
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segdist.config import STRIDE, ConfigError, ModelName
+from segdist.config import STRIDE, ConfigError, ModelName, parse_size
 from segdist.models.hrnet import HRNetV2
 from segdist.models.unet import UNet
+
+MAC_SIZES = ("256x512", "512x1024", "1024x2048")
+"""Sizes for which a net's multiply-adds go into the files made of it."""
 
 
 def build_net(model: str, classes: int, width: int = 64) -> nn.Module:
@@ -44,3 +48,8 @@ def count_macs(net: nn.Module, size: tuple[int, int]) -> int:
         net.eval()(torch.zeros(1, 3, height, width))
     net.train(was_training)
     return int(counter.get_total_flops()) // 2
+
+
+def macs_by_size(net: nn.Module, sizes: Iterable[str] = ()) -> dict[str, int]:
+    """Multiply-adds of one image at :data:`MAC_SIZES` and at further sizes, HEIGHTxWIDTH."""
+    return {size: count_macs(net, parse_size(size)) for size in dict.fromkeys((*MAC_SIZES, *sizes))}

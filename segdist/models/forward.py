@@ -63,6 +63,12 @@ def coarse_logits(net: Net, inputs: Tensor) -> Tensor:
     return logits[..., : -(-height // stride), : -(-width // stride)]
 
 
+def stride_of(net: Net) -> int:
+    """By how much a net's logits are smaller than its input, by one look at the smallest input."""
+    with torch.inference_mode():
+        return STRIDE // int(net(torch.zeros(1, 3, STRIDE, STRIDE)).shape[-1])
+
+
 def _layout_of(net: nn.Module) -> torch.memory_format | None:
     """The memory format of a net's weights; None where none tells."""
     for weight in net.parameters():

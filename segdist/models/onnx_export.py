@@ -11,15 +11,12 @@ import onnx
 import torch
 from torch import nn
 
-from segdist.config import parse_size
-from segdist.models.build import count_macs
+from segdist.models.build import macs_by_size
 from segdist.models.model_info import ModelInfo
 from segdist.models.onnx_file import INPUT, LOGITS, OnnxMetadata, save_onnx
 from segdist.models.prepared import PreparedNet
 
 OPSET = 17
-MAC_SIZES = ("256x512", "512x1024", "1024x2048")
-"""Sizes for which the net's multiply-adds go into the file."""
 
 
 def to_onnx(prepared: PreparedNet) -> onnx.ModelProto:
@@ -60,13 +57,12 @@ def export_onnx(net: nn.Module, info: ModelInfo, path: Path, mac_sizes: Iterable
         net: fp32 net on the CPU in eval mode; it is not changed.
         info: what it is.
         path: the file.
-        mac_sizes: sizes, HEIGHTxWIDTH, whose multiply-adds are counted beside :data:`MAC_SIZES`.
+        mac_sizes: sizes, HEIGHTxWIDTH, whose multiply-adds are counted beside :data:`segdist.models.build.MAC_SIZES`.
 
     Raises:
         ConfigError: where the net cannot be prepared; see :class:`segdist.models.prepared.PreparedNet`.
     """
     prepared = PreparedNet(net)
-    macs = {size: count_macs(net, parse_size(size)) for size in dict.fromkeys((*MAC_SIZES, *mac_sizes))}
-    metadata = OnnxMetadata(info, prepared.stride, macs=macs)
+    metadata = OnnxMetadata(info, prepared.stride, macs=macs_by_size(net, mac_sizes))
     save_onnx(path, to_onnx(prepared), metadata)
     return metadata

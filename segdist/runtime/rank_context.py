@@ -65,6 +65,15 @@ class RankContext:
     finish_writing: Callable[[], None] = lambda: None
     start: Start = PLAIN
 
+    def require_one_rank(self) -> None:
+        """For a task that one process with all the cores does.
+
+        Raises:
+            ConfigError: with more ranks.
+        """
+        if self.ranks.world > 1:
+            raise ConfigError(f"{self.step.task} on {self.ranks.world} ranks: it runs on one; start it with one rank")
+
     @property
     def is_rank0(self) -> bool:
         """Whether this is global rank 0, the only one that writes."""

@@ -10,6 +10,7 @@ import torch
 
 from segdist.config import ConfigError, ExportConfig
 from segdist.deployment.package import describe, write_openvino_package, write_torchscript_package
+from segdist.models.forward import stride_of
 from segdist.models.load import file_sha256, load_model_file
 from segdist.models.model_file import load_model
 from segdist.models.onnx_export import export_onnx
@@ -25,8 +26,7 @@ def export(context: RankContext, config: ExportConfig) -> dict[str, Any]:
     Raises:
         ConfigError: with more than one rank; where the run has no such model, or none that the format can hold.
     """
-    if context.ranks.world > 1:
-        raise ConfigError(f"export on {context.ranks.world} ranks: it runs on one; start it with one rank")
+    context.require_one_rank()
     run, options = RunFolder(config.run), config.export
     folder = context.step.path / "model"
     shutil.rmtree(folder, ignore_errors=True)
@@ -68,7 +68,7 @@ def _graph(context: RankContext, config: ExportConfig, folder: Path) -> Path:
 def _onnx_of(context: RankContext, run: RunFolder, precision: str) -> Path:
     """The run's int8 file, or an ONNX file of its trained net, made anew: it takes a second, and is that net's."""
     if precision == "int8":
-        source = run.path / "quantize" / "model_int8.onnx"
+        source = run.model_int8.with_suffix(".onnx")
         if not source.is_file():
             raise ConfigError(f"{source}: is not there; run quantize first, or give --precision fp32")
         return source
@@ -81,14 +81,13 @@ def _onnx_of(context: RankContext, run: RunFolder, precision: str) -> Path:
 def _torchscript(run: RunFolder, folder: Path, precision: str) -> Path:
     """Write a TorchScript package; returns the model's file in the run."""
     if precision == "int8":
-        source = run.path / "quantize" / "model_int8.torchscript"
+        source = run.model_int8
         if not source.is_file():
             raise ConfigError(
                 f"{source}: is not there; int8 models of this version are ONNX files: give --format onnx or openvino"
             )
         model = load_model_file(source)
-        stride = _stride_of(model.net)
-        about = describe(model.info, stride, "int8", {})
+        about = describe(model.info, stride_of(model.net), "int8", {})
         write_torchscript_package(folder, source.name, lambda path: shutil.copyfile(source, path), about, True)
         return source
     net, info = load_model(run.model_pt)
@@ -99,8 +98,3 @@ def _torchscript(run: RunFolder, folder: Path, precision: str) -> Path:
     about = describe(info, prepared.stride, "fp32", {})
     write_torchscript_package(folder, "model.torchscript", lambda path: traced.save(str(path)), about, False)
     return run.model_pt
-
-
-def _stride_of(net: Any) -> int:
-    with torch.inference_mode():
-        return int(64 // net(torch.zeros(1, 3, 64, 64)).shape[-1])

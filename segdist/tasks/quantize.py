@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segdist.config import ConfigError, QuantizationConfig, QuantizeConfig, parse_size
+from segdist.config import QuantizationConfig, QuantizeConfig, parse_size
 from segdist.data.cityscapes import WholeImages
 from segdist.data.tuning import choose_images
 from segdist.evaluation.metrics import ConfusionMatrix, percent
 from segdist.evaluation.scoring import Score, score_images
 from segdist.evaluation.tta import InferenceMode
-from segdist.models.build import count_macs
+from segdist.models.build import macs_by_size
 from segdist.models.forward import Net, resize_input, to_input
 from segdist.models.int8_file import save_int8
 from segdist.models.load import file_sha256
@@ -25,9 +25,6 @@ from segdist.run.folder import RunFolder
 from segdist.runtime.rank_context import GoalMissed, RankContext
 from segdist.system.progress import Progress
 from segdist.tasks.dataset import open_splits
-
-MAC_SIZES = ("256x512", "512x1024", "1024x2048")
-"""Sizes for which the fp32 net's multiply-adds go into the int8 file, beside the size it was tuned at."""
 
 
 def quantize(context: RankContext, config: QuantizeConfig) -> dict[str, Any]:
@@ -40,8 +37,7 @@ def quantize(context: RankContext, config: QuantizeConfig) -> dict[str, Any]:
         ConfigError: with more than one rank: the tuning is one process with all the cores.
         GoalMissed: where no trial reached the goal and ``allow_miss`` is off; the best model is there all the same.
     """
-    if context.ranks.world > 1:
-        raise ConfigError(f"quantize on {context.ranks.world} ranks: it runs on one; start it with one rank")
+    context.require_one_rank()
     cfg, run = config.quantization, RunFolder(config.run)
     weights = Path(config.weights) if config.weights else run.model_pt
     net, info = load_model(weights)
@@ -68,8 +64,7 @@ def quantize(context: RankContext, config: QuantizeConfig) -> dict[str, Any]:
         max_trials=cfg.max_trials,
         log=context.log,
     )  # fmt: skip
-    sizes = dict.fromkeys((*MAC_SIZES, cfg.tuning_size))
-    macs = {text: count_macs(net, parse_size(text)) for text in sizes}
+    macs = macs_by_size(net, (cfg.tuning_size,))
     save_int8(run.model_int8, found.module, {"info": info.to_plain(), "macs": macs, **int8_record(cfg, weights)})
     images = {
         "tuning_split": cfg.tuning_split,

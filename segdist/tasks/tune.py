@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from segdist.config import ConfigError, TuneConfig
+from segdist.config import TuneConfig
 from segdist.machine.choices import as_asked, default_choices
 from segdist.machine.profile import Profile, Work, profile_key, profile_path, profiles_folder, write_profile
 from segdist.machine.search import Found, RunnerFailed, Search, Space
@@ -34,8 +34,7 @@ def tune(context: RankContext, config: TuneConfig) -> dict[str, Any]:
         ConfigError: with more than one rank: candidates start ranks of their own.
         RuntimeError: where not even the first choices can run.
     """
-    if context.ranks.world > 1:
-        raise ConfigError(f"tune on {context.ranks.world} ranks: it runs on one; start it with one rank")
+    context.require_one_rank()
     cfg, cpu, cores = config.tuning, context.cpu, len(context.cores)
     has_ipex = importlib.util.find_spec("intel_extension_for_pytorch") is not None
     work = Work.of(config.net, cfg.crop, cfg.batch)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from jobs.clusters.pbs.dialect import Dialect
 from jobs.clusters.request import Request
-from jobs.record.job_folder import REFUSED
+from jobs.record.job_folder import CANCEL, REFUSED
 
 ID = "SUBMITIT_PBS_ID"
 """Environment variable with the job's id as submitit knows it: that of the first job of a chain."""
@@ -105,7 +105,7 @@ def _submit_again(request: Request, script: str) -> list[str]:
         f'  pbs qsub ${{depend:+-W depend="$depend"}} -v {ID}="${ID}" {script}',
         "}",
         "submit_again() {  # [JOB]: behind that job, too; the new job has the id of this one in its environment",
-        '  if [ -e "${state%/*}/cancel.json" ]; then  # Torque runs a held job that is deleted',
+        f'  if [ -e "${{state%/*}}/{CANCEL}" ]; then  # Torque runs a held job that is deleted',
         '    echo "cancelled: not submitted again" >&2',
         "    finish 1",
         "  fi",

@@ -6,7 +6,6 @@ Each rank holds a connection to rank 0. Where one breaks without a good-bye, ran
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import selectors
@@ -17,10 +16,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
+
 _BYE = 0xFFFFFFFF
 _HELLO_S = 2.0
 _NUMBER = struct.Struct("!I")
-_SIOCGIFADDR = 0x8915
 
 
 class PeerLost(RuntimeError):
@@ -134,6 +134,4 @@ def _own_address() -> str:
     name = os.environ.get("FI_TCP_IFACE") or os.environ.get("GLOO_SOCKET_IFNAME")
     if not name:
         return socket.gethostbyname(socket.gethostname())
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        answer = fcntl.ioctl(probe, _SIOCGIFADDR, struct.pack("256s", name.encode()))
-    return socket.inet_ntoa(answer[20:24])
+    return next(one.address for one in psutil.net_if_addrs()[name] if one.family == socket.AF_INET)

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 HEAD = """
@@ -43,6 +44,18 @@ def start(body: str, world: int, **more: str) -> list[subprocess.Popen[str]]:
         )
         for rank in range(world)
     ]  # fmt: skip
+
+
+def kill_at_work(processes: list[subprocess.Popen[str]], victim: int) -> float:
+    """Kill a rank a second after all have said READY; when that was."""
+    for process in processes:
+        assert process.stdout is not None
+        while "READY" not in process.stdout.readline():
+            pass
+    time.sleep(1)
+    killed = time.time()
+    processes[victim].kill()
+    return killed
 
 
 def finish(processes: list[subprocess.Popen[str]], timeout: float = 300) -> tuple[list[int], list[str]]:

@@ -1,16 +1,10 @@
 """The backend against gloo, and against its peers' ends."""
 
-import signal
-import sys
-import time
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from ranks import finish, run, start
-
 from segdist.runtime.ccl.build import BuildError, build
+
+from .ranks import finish, kill_at_work, run, start
 
 pytestmark = pytest.mark.slow
 
@@ -182,12 +176,7 @@ def test_a_rank_that_is_killed_is_an_error_within_seconds(victim):
         """,
         3,
     )
-    for process in ranks:
-        while "READY" not in process.stdout.readline():
-            pass
-    time.sleep(1)
-    killed = time.time()
-    ranks[victim].send_signal(signal.SIGKILL)
+    killed = kill_at_work(ranks, victim)
     codes, outputs = finish(ranks, 60)
     for rank in {0, 1, 2} - {victim}:
         assert codes[rank] == 9, (codes, outputs)
@@ -212,11 +201,7 @@ def test_ddp_in_the_midst_of_a_backward_pass_fails_with_the_reason():
         """,
         2,
     )
-    for process in ranks:
-        while "READY" not in process.stdout.readline():
-            pass
-    time.sleep(1)
-    ranks[1].send_signal(signal.SIGKILL)
+    kill_at_work(ranks, 1)
     codes, outputs = finish(ranks, 60)
     assert codes[0] == 9, (codes, outputs)
     assert "rank 1 is gone" in outputs[0], outputs
