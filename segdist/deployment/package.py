@@ -1,4 +1,4 @@
-"""Writes the folder that a deployed model lives in: the model, what it is, a predict.py, a README; free of torch."""
+"""Writes the folder that a deployed model lives in: model, what it is, two programs, a README; free of torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ A segmentation net of {count} classes, trained with segdist; `model.json` names 
     python predict.py street.jpg --out predictions
 
 Each picture gets `*_classIds.png` (one class a pixel) and `*_overlay.png`. Pictures are shown to the net as large as
-they are; `predict.py` is short: read it, and take what you need. From Python: `class_ids(load(), picture)`.
+they are; `predict.py` and `net.py` are short: read them. From Python: `net.class_ids(net.load(), picture)`.
 `{file}` takes {takes} and gives {gives}; {note}
 """
 
@@ -43,7 +43,7 @@ def write_openvino_package(
         " Any ONNX runtime runs it." if file.endswith(".onnx") else " `model.bin` belongs to it."
     )
     takes = "`pixels`, uint8 [N, H, W, 3], sides multiples of 32,"
-    _write(folder, file, write_model, about, "predict.py", "openvino numpy pillow", (takes, gives, note))
+    _write(folder, file, write_model, about, "net_openvino.py", "openvino numpy pillow", (takes, gives, note))
 
 
 def write_torchscript_package(
@@ -53,7 +53,7 @@ def write_torchscript_package(
     takes = "normalized images [N, 3, H, W]" if normalized else "pixels 0…255, [N, H, W, 3],"
     about = {**about, "normalized": normalized, "mean": MEAN, "std": STD}
     note = "TorchScript is deprecated by torch, and a program: run a file that you trust."
-    _write(folder, file, write_model, about, "predict_torch.py", "torch numpy pillow", (takes, "float32 logits", note))
+    _write(folder, file, write_model, about, "net_torch.py", "torch numpy pillow", (takes, "float32 logits", note))
 
 
 def describe(info: ModelInfo, stride: int, precision: str, verdict: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,5 +92,6 @@ def _write(
         note=note,
     )
     write_atomic(folder / "model.json", json.dumps({**about, "file": file}, indent=2, ensure_ascii=False).encode())
-    write_atomic(folder / "predict.py", (_FILES / program).read_bytes())
+    write_atomic(folder / "net.py", (_FILES / program).read_bytes())
+    write_atomic(folder / "predict.py", (_FILES / "predict.py").read_bytes())
     write_atomic(folder / "README.md", readme.encode())

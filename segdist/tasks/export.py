@@ -69,9 +69,14 @@ def _onnx_of(context: RankContext, run: RunFolder, precision: str) -> Path:
     """The run's int8 file, or an ONNX file of its trained net, made anew: it takes a second, and is that net's."""
     if precision == "int8":
         source = run.model_int8.with_suffix(".onnx")
-        if not source.is_file():
-            raise ConfigError(f"{source}: is not there; run quantize first, or give --precision fp32")
-        return source
+        if source.is_file():
+            return source
+        if run.model_int8.is_file():
+            raise ConfigError(
+                f"{source}: is not there, and {run.model_int8} is TorchScript; give --format torchscript, or "
+                "--precision fp32"
+            )
+        raise ConfigError(f"{source}: is not there; run quantize first, or give --precision fp32")
     net, info = load_model(run.model_pt)
     source = context.step.path / "model.onnx"
     export_onnx(net, info, source)
@@ -83,9 +88,7 @@ def _torchscript(run: RunFolder, folder: Path, precision: str) -> Path:
     if precision == "int8":
         source = run.model_int8
         if not source.is_file():
-            raise ConfigError(
-                f"{source}: is not there; int8 models of this version are ONNX files: give --format onnx or openvino"
-            )
+            raise ConfigError(f"{source}: is not there; run quantize first, or give --precision fp32")
         model = load_model_file(source)
         about = describe(model.info, stride_of(model.net), "int8", {})
         write_torchscript_package(folder, source.name, lambda path: shutil.copyfile(source, path), about, True)

@@ -84,6 +84,19 @@ def test_the_folder_runs_without_torch_and_gives_the_same_classes(trained, form,
     assert len((package / "README.md").read_text().splitlines()) <= 12
 
 
+@pytest.mark.parametrize("form", ["openvino", "torchscript"])
+def test_what_is_no_picture_is_named_and_no_traceback(trained, form, tmp_path):
+    run, _ = trained
+    package = export(run, form)[1].path / "model"
+    (tmp_path / "text.png").write_text("no picture")
+    for name in ("text.png", "nothing.png"):
+        command = [sys.executable, "predict.py", tmp_path / name, "--out", tmp_path / "out"]
+        done = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=200, check=False)
+        assert done.returncode == 2
+        assert f"{name}: cannot be read as a picture" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_torchscript_gives_the_same_classes(trained, tmp_path):
     run, wanted = trained
     code, step = export(run, "torchscript")
@@ -97,6 +110,23 @@ def test_an_int8_model_that_was_not_made_is_refused(trained):
     code, step = export(run, "openvino", "int8")
     assert code == 2
     assert "run quantize first, or give --precision fp32" in step.read_result().error
+
+
+def test_an_int8_model_in_another_format_is_named_with_the_format_that_takes_it(trained):
+    run, _ = trained
+    run.model_int8.parent.mkdir(exist_ok=True)
+    run.model_int8.write_bytes(b"TorchScript")
+    code, step = export(run, "onnx", "int8")
+    run.model_int8.unlink()
+    assert code == 2
+    assert f"{run.model_int8} is TorchScript; give --format torchscript" in step.read_result().error
+
+
+def test_an_int8_model_that_was_not_made_has_no_torchscript_either(trained):
+    run, _ = trained
+    code, step = export(run, "torchscript", "int8")
+    assert code == 2
+    assert "model_int8.torchscript: is not there; run quantize first" in step.read_result().error
 
 
 def test_an_export_is_not_written_over_without_asking(trained):
